@@ -1,0 +1,1 @@
+//! CNI on both sides: client and plugins.

@@ -1,0 +1,3 @@
+//! `orlop-cni`.
+
+fn main() {}

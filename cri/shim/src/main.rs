@@ -1,0 +1,3 @@
+//! `orlop-shim`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! seccomp profiles to BPF programs, and RuntimeDefault.

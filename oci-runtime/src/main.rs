@@ -1,0 +1,3 @@
+//! `orlop-runtime`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! CRI v1 protobuf and its generated code.

@@ -1,0 +1,1 @@
+//! Linux primitives that std lacks; the only home of `unsafe`.
