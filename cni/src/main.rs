@@ -1,3 +1,3 @@
-//! `orlop-cni`.
+//! The plugins, one multi-call binary: the file name picks which.
 
 fn main() {}
