@@ -1,1 +1,33 @@
-//! The OCI runtime as a library.
+//! The OCI runtime-spec for Linux as a library: config → [`Plan`] → container.
+//!
+//! ```text
+//! config.json ──config::parse──▶ Spec ──Plan::from_spec──▶ Plan ──create──▶ Created ──start──▶ the program runs
+//!                                        (pure, checks all)        │
+//!                                                                  └ clone3 → container init: cgroup, namespaces,
+//!                                                                    mounts, pivot, identity, wait, exec
+//! ```
+//!
+//! [`Plan::from_spec`] is pure and refuses, by the field's name, all that is not built. [`create`] prepares what can be
+//! opened on the host, clones the container's first process and hears from it through a status channel; whatever
+//! fails in there comes back as the caller's error. [`exec`] puts another process into a running container.
+//!
+//! The caller must have exactly one thread: between `clone3` and `execve` the child runs ordinary code. The caller
+//! becomes non-dumpable, because the child is born inside the container's PID namespace and inherits it.
+//!
+//! The library knows nothing of container ids, state files, pods or images, and logs nothing: the `orlop-runtime`
+//! command and `orlop-shim` do.
+
+pub mod config;
+mod create;
+mod error;
+mod exec;
+mod inputs;
+pub mod plan;
+mod status;
+
+pub use create::create;
+pub use error::Error;
+pub use exec::exec;
+pub use inputs::{Created, ExecInputs, Gate, Inputs, Parent, Root, StdioFds, Target};
+pub use plan::{Plan, PlanError, ProcessPlan};
+pub use status::{StartError, StartErrorKind};

@@ -1,0 +1,149 @@
+//! What [`create`](crate::create) and [`exec`](crate::exec) are given besides the plan, and what they give back.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// Everything of [`create`](crate::create) that a config.json can't hold.
+pub struct Inputs<'a> {
+    /// The root file system.
+    pub root: Root,
+    /// Standard streams; ignored when the process has a terminal.
+    pub stdio: StdioFds,
+    /// A memfd with the BPF program (an array of `struct sock_filter`). `None`: the plan's profile, if it has one, is
+    /// compiled now.
+    pub seccomp: Option<OwnedFd>,
+    /// Whose child the container becomes.
+    pub parent: Parent,
+    /// What the created container waits for.
+    pub gate: Gate,
+    /// A detached tmpfs of the pod, of which a clone is mounted at this path of the container, for example
+    /// `/dev/shm`, after the config's mounts. A mount of the config at the same path is left out.
+    pub shared_memory: Option<(PathBuf, OwnedFd)>,
+    /// An `oom_score_adj` that the host refuses (no `CAP_SYS_RESOURCE`) is left as it was instead of an error.
+    pub best_effort_oom_score: bool,
+    /// An rlimit above what the host allows is clamped to it instead of an error.
+    pub best_effort_rlimits: bool,
+    /// How many fds from 3 on the program inherits; they must be open.
+    pub preserve_fds: u32,
+    /// Called with the name of each stage before it begins, for example `open volume /mnt/nfs/data`.
+    pub progress: &'a mut dyn FnMut(&str),
+}
+
+impl<'a> Inputs<'a> {
+    /// The strict defaults: a plain child behind a pipe, no streams, nothing shared, nothing best effort.
+    pub fn new(root: Root, progress: &'a mut dyn FnMut(&str)) -> Self {
+        Inputs {
+            root,
+            stdio: StdioFds::default(),
+            seccomp: None,
+            parent: Parent::Caller,
+            gate: Gate::Pipe,
+            shared_memory: None,
+            best_effort_oom_score: false,
+            best_effort_rlimits: false,
+            preserve_fds: 0,
+            progress,
+        }
+    }
+}
+
+/// Everything of [`exec`](crate::exec) that a process object can't hold; fields as in [`Inputs`].
+pub struct ExecInputs<'a> {
+    /// Standard streams; ignored when the process has a terminal.
+    pub stdio: StdioFds,
+    /// A memfd with the BPF program; `None` for no filter.
+    pub seccomp: Option<OwnedFd>,
+    /// Whose child the process becomes.
+    pub parent: Parent,
+    /// See [`Inputs::best_effort_oom_score`].
+    pub best_effort_oom_score: bool,
+    /// See [`Inputs::best_effort_rlimits`].
+    pub best_effort_rlimits: bool,
+    /// See [`Inputs::preserve_fds`].
+    pub preserve_fds: u32,
+    /// See [`Inputs::progress`].
+    pub progress: &'a mut dyn FnMut(&str),
+}
+
+impl<'a> ExecInputs<'a> {
+    /// The strict defaults.
+    pub fn new(progress: &'a mut dyn FnMut(&str)) -> Self {
+        ExecInputs {
+            stdio: StdioFds::default(),
+            seccomp: None,
+            parent: Parent::Caller,
+            best_effort_oom_score: false,
+            best_effort_rlimits: false,
+            preserve_fds: 0,
+            progress,
+        }
+    }
+}
+
+/// Where the root file system comes from.
+#[derive(Debug)]
+pub enum Root {
+    /// A directory of the host.
+    Path(PathBuf),
+    /// A detached mount (`fsmount` or `OPEN_TREE_CLONE`); it is attached in the container's mount namespace only.
+    Mount(OwnedFd),
+}
+
+/// The standard streams; `None` is `/dev/null`.
+#[derive(Debug, Default)]
+pub struct StdioFds {
+    /// fd 0.
+    pub stdin: Option<OwnedFd>,
+    /// fd 1.
+    pub stdout: Option<OwnedFd>,
+    /// fd 2.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// Whose child the new process becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parent {
+    /// The caller's.
+    Caller,
+    /// The caller's parent's (`CLONE_PARENT`): the shim calls from a short-lived stage child.
+    CallersParent,
+}
+
+/// What a created container waits for before it runs its program.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// One byte in a pipe, [`Created::start`]; if the pipe is closed without it, the container ends.
+    Pipe,
+    /// A reader of this FIFO, which sees one byte, as runc's `exec.fifo`: the starter may be any process.
+    Fifo(PathBuf),
+}
+
+/// The running container that [`exec`](crate::exec) joins.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its first process, in the caller's PID namespace.
+    pub pid: i32,
+    /// That process's start time (field 22 of `/proc/<pid>/stat`): a recycled pid is refused.
+    pub start_time: u64,
+    /// Its cgroup, as in `linux.cgroupsPath`; `None` stays in the caller's.
+    pub cgroup: Option<String>,
+}
+
+/// A process that waits for its start, or, from `exec`, one that runs.
+#[derive(Debug)]
+pub struct Created {
+    /// In the caller's PID namespace.
+    pub pid: i32,
+    /// Field 22 of `/proc/<pid>/stat`, clock ticks since boot.
+    pub start_time: u64,
+    /// Its pidfd.
+    pub pidfd: Option<OwnedFd>,
+    /// Write one byte to run the program; `None` behind a FIFO and from `exec`.
+    pub start: Option<OwnedFd>,
+    /// After the start: end of file once the program runs, or one message, which
+    /// [`StartError::from_status`](crate::StartError::from_status) decodes, when it can't run. Packets, not a stream:
+    /// one `read` with room for 64 KiB gets the whole message.
+    pub status: OwnedFd,
+    /// The terminal's master, when the process has one.
+    pub console: Option<OwnedFd>,
+}
