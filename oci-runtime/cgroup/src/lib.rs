@@ -1,1 +1,48 @@
-//! cgroup v1, v2 and hybrid: limits, stats, OOM watch.
+//! Control groups: where a container's processes are counted, limited, frozen and killed.
+//!
+//! A [`Layout`] is what the host has mounted, a [`Cgroup`] one container's directory in every hierarchy of it,
+//! [`Resources`] what is written there and [`Stats`] what is read. The crate knows nothing of containers' specs
+//! beyond these types, logs nothing, starts no thread and never sleeps without a deadline.
+//!
+//! Supported are cgroup v1 and the hybrid layout (v1 controllers, and cgroup v2 below `unified` with what v1
+//! left over). A host with cgroup v2 only is recognised and refused by name.
+//!
+//! **Joining.** Writing a pid to `cgroup.procs` waits for an RCU grace period, around 10 ms, whenever the
+//! machine was idle before: no function here does that. A process joins by itself, while it has one
+//! thread, with [`Cgroup::join_self`]; the v2 side is joined at birth, by `clone3` with
+//! `CLONE_INTO_CGROUP` and the fd that [`Cgroup::unified`] returns.
+//!
+//! **Paths.** Each hierarchy is opened once, and everything below it is reached relative to that fd. Nothing
+//! below `/sys/fs/cgroup` can be a symbolic link, so plain `openat` is enough here.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `layout.rs` | what is mounted: parsing, own path rules |
+//! | `cgroup.rs` | one cgroup: create, join, update, processes, delete |
+//! | `kill.rs`, `freeze.rs` | all its processes at once |
+//! | `resources.rs`, `stats.rs` | the types that go in and come out |
+//! | `v1/<controller>.rs`, `hugetlb.rs`, `pressure.rs` | one controller each, pure against a directory |
+//! | `oom.rs` | a pollable fd for out-of-memory |
+
+mod cgroup;
+mod dir;
+mod error;
+mod freeze;
+mod hugetlb;
+mod kill;
+mod layout;
+mod oom;
+mod path;
+mod pressure;
+mod resources;
+mod stats;
+mod v1;
+
+pub use cgroup::Cgroup;
+pub use dir::Dir;
+pub use error::{Error, Result};
+pub use layout::{Hierarchy, Kind, Layout, Mode};
+pub use oom::OomWatch;
+pub use path::CgroupPath;
+pub use resources::{Access, Cpu, Cpuset, DeviceKind, DeviceRule, HugetlbLimit, Memory, Resources};
+pub use stats::{CpuStats, HugetlbStats, MemoryStats, PidsStats, Pressure, PressureLine, Stats};

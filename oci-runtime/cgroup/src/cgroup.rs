@@ -1,0 +1,260 @@
+//! One container's cgroup: its directory in every hierarchy of the host.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollTimeout, poll};
+
+use crate::dir::{Dir, Made};
+use crate::{CgroupPath, Error, Hierarchy, Kind, Layout, Mode, Resources, Result, Stats, hugetlb, pressure, v1};
+
+/// How often [`Cgroup::delete`] tries, each time waiting twice as long as before: about half a second in all. A
+/// dying process leaves its cgroup a moment before or after its parent can reap it.
+const DELETE_TRIES: u32 = 9;
+
+/// A cgroup, held by an fd in each hierarchy where it exists.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: CgroupPath,
+    members: Vec<Member>,
+}
+
+/// The cgroup's directory in one hierarchy.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) hierarchy: Arc<Hierarchy>,
+    pub(crate) dir: Dir,
+    made: Made,
+}
+
+impl Cgroup {
+    /// Makes the cgroup everywhere and sets its limits. What is missing on the way is made too, and stays.
+    ///
+    /// One that is there already is taken if it is empty and not frozen. After a failure what was new in the last
+    /// place of the path is removed again.
+    pub fn create(layout: &Layout, path: &str, resources: &Resources) -> Result<Cgroup> {
+        let path = CgroupPath::parse(path)?;
+        if layout.mode() == Mode::V2 {
+            let what = format!("cgroup {path}: this host has cgroup v2 only, which is not built yet");
+            return Err(Error::Unsupported { what });
+        }
+        v1::validate(layout, resources)?;
+        let mut cgroup = Cgroup { path, members: Vec::with_capacity(layout.hierarchies().len()) };
+        match cgroup.make_and_limit(layout, resources) {
+            Ok(()) => Ok(cgroup),
+            Err(error) => {
+                cgroup.remove_what_is_new();
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens a cgroup wherever it exists. One that exists nowhere is empty: nothing to kill, nothing to delete.
+    pub fn open(layout: &Layout, path: &str) -> Result<Cgroup> {
+        let path = CgroupPath::parse(path)?;
+        let mut members = Vec::with_capacity(layout.hierarchies().len());
+        for hierarchy in layout.hierarchies() {
+            match hierarchy.root.subdir(path.relative()) {
+                Ok(dir) => members.push(Member { hierarchy: Arc::clone(hierarchy), dir, made: Made::Found }),
+                Err(error) if error.is_gone() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Cgroup { path, members })
+    }
+
+    /// Its path, the same in every hierarchy.
+    pub fn path(&self) -> &CgroupPath {
+        &self.path
+    }
+
+    /// False once it is gone from every hierarchy (or never was in one).
+    pub fn exists(&self) -> bool {
+        self.members.iter().any(|member| member.hierarchy.root.subdir(self.path.relative()).is_ok())
+    }
+
+    /// The v2 directory, to be given to `clone3` with `CLONE_INTO_CGROUP`.
+    pub fn unified(&self) -> Option<BorrowedFd<'_>> {
+        self.unified_dir().map(Dir::as_fd)
+    }
+
+    /// Puts the calling thread, which has to be the only one of its process, into the v1 side of the cgroup.
+    /// `cgroup` v1's `tasks` takes "0" for the writer itself without waiting for an RCU grace period.
+    pub fn join_self(&self) -> Result<()> {
+        self.v1().try_for_each(|member| member.dir.write("tasks", "0"))
+    }
+
+    /// Sets limits again. Device rules are not touched: see [`Resources::devices`].
+    pub fn update(&self, resources: &Resources) -> Result<()> {
+        self.v1().try_for_each(|member| v1::apply(&member.hierarchy.kind, &member.dir, resources))?;
+        hugetlb::apply(self.hugetlb_dir(), &resources.hugetlb)
+    }
+
+    /// All processes in the cgroup and in those below it.
+    pub fn processes(&self) -> Result<Vec<i32>> {
+        let Some(member) = self.census() else { return Ok(Vec::new()) };
+        let mut pids = Vec::new();
+        collect_processes(&member.dir, &mut pids)?;
+        Ok(pids)
+    }
+
+    /// What is used now.
+    pub fn stats(&self) -> Result<Stats> {
+        let mut stats = Stats::default();
+        for member in self.v1() {
+            v1::read(&member.hierarchy.kind, &member.dir, &mut stats)?;
+        }
+        if let Some(dir) = self.hugetlb_dir() {
+            stats.hugetlb = hugetlb::read(&dir)?;
+        }
+        if let Some(dir) = self.unified_dir() {
+            pressure::read(dir, &mut stats)?;
+        }
+        Ok(stats)
+    }
+
+    /// Removes the cgroup and all below it. What is gone already is fine; every hierarchy is tried, and the first
+    /// failure returned.
+    pub fn delete(&self) -> Result<()> {
+        let failures: Vec<Error> =
+            self.members.iter().filter_map(|member| remove_tree(member, self.path.relative()).err()).collect();
+        failures.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    fn make_and_limit(&mut self, layout: &Layout, resources: &Resources) -> Result<()> {
+        for hierarchy in layout.hierarchies() {
+            let member = make(hierarchy, &self.path)?;
+            self.members.push(member);
+            let member = self.members.last().expect("just pushed");
+            if member.made == Made::Found {
+                refuse_used(&member.dir)?;
+            }
+            v1::apply(&hierarchy.kind, &member.dir, resources)?;
+            v1::apply_at_creation(&hierarchy.kind, &member.dir, resources)?;
+        }
+        if let Some(unified) = self.members.iter().find(|member| member.hierarchy.kind == Kind::V2) {
+            hugetlb::enable(&unified.hierarchy.root, &self.path, &resources.hugetlb)?;
+        }
+        hugetlb::apply(self.hugetlb_dir(), &resources.hugetlb)
+    }
+
+    /// Best effort: the error that led here is the one to tell.
+    fn remove_what_is_new(&self) {
+        for member in self.members.iter().filter(|member| member.made == Made::New) {
+            let _ = member.hierarchy.root.remove(self.path.relative());
+        }
+    }
+
+    pub(crate) fn v1(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.hierarchy.kind != Kind::V2)
+    }
+
+    pub(crate) fn controller(&self, controller: &str) -> Option<&Dir> {
+        self.members.iter().find(|member| member.hierarchy.kind.controls(controller)).map(|member| &member.dir)
+    }
+
+    pub(crate) fn unified_dir(&self) -> Option<&Dir> {
+        self.members.iter().find(|member| member.hierarchy.kind == Kind::V2).map(|member| &member.dir)
+    }
+
+    /// Where the hugetlb files are, on v1 or below `unified`.
+    fn hugetlb_dir(&self) -> Option<hugetlb::At<'_>> {
+        let v1 = self.controller("hugetlb").map(hugetlb::At::V1);
+        v1.or_else(|| self.unified_dir().map(hugetlb::At::V2))
+    }
+
+    /// The hierarchy whose process list is taken as the truth: the freezer's, since it is what stops them.
+    fn census(&self) -> Option<&Member> {
+        let freezer = self.members.iter().find(|member| member.hierarchy.kind.controls("freezer"));
+        freezer.or(self.members.first())
+    }
+}
+
+/// Makes the cgroup in one hierarchy; its parents only if they turn out to be missing.
+fn make(hierarchy: &Arc<Hierarchy>, path: &CgroupPath) -> Result<Member> {
+    let made = match hierarchy.root.make(path.relative()) {
+        Err(error) if error.errno() == Some(Errno::ENOENT) => {
+            let mut above = PathBuf::new();
+            let mut made = Made::Found;
+            for component in path.components() {
+                above.push(component);
+                made = hierarchy.root.make(&above)?;
+            }
+            made
+        }
+        done => done?,
+    };
+    let member = Member { hierarchy: Arc::clone(hierarchy), dir: hierarchy.root.subdir(path.relative())?, made };
+    if hierarchy.kind.controls("cpuset") {
+        v1::cpuset::inherit(&hierarchy.root, path)?;
+    }
+    Ok(member)
+}
+
+/// A cgroup that somebody else's processes are in is not ours to limit, let alone to kill.
+fn refuse_used(dir: &Dir) -> Result<()> {
+    let mut pids = Vec::new();
+    collect_processes(dir, &mut pids)?;
+    if !pids.is_empty() {
+        return Err(Error::NotEmpty { count: pids.len() });
+    }
+    match dir.read_if_there("freezer.state")? {
+        Some(state) if state.trim_end() != "THAWED" => Err(Error::Frozen),
+        _ => Ok(()),
+    }
+}
+
+/// A cgroup that goes away meanwhile has no processes.
+fn collect_processes(dir: &Dir, pids: &mut Vec<i32>) -> Result<()> {
+    let text = match dir.read("cgroup.procs") {
+        Err(error) if error.is_gone() => return Ok(()),
+        text => text?,
+    };
+    for line in text.lines() {
+        pids.push(line.parse().map_err(|_| dir.malformed("cgroup.procs", line, "a list of process ids"))?);
+    }
+    for child in dir.children()? {
+        match dir.subdir(Path::new(&child)) {
+            Ok(child) => collect_processes(&child, pids)?,
+            Err(error) if error.is_gone() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Removes a cgroup, from the leaves up, with patience for processes that are on their way out.
+fn remove_tree(member: &Member, path: &Path) -> Result<()> {
+    let root = &member.hierarchy.root;
+    for attempt in 0..DELETE_TRIES {
+        match root.remove(path) {
+            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+            Err(Errno::EBUSY) => {}
+            Err(source) => return Err(Error::Remove { path: root.path().join(path), source }),
+        }
+        // EBUSY is a child cgroup or a process. Children first; then wait.
+        remove_children(root, path);
+        if root.remove(path).is_ok() {
+            return Ok(());
+        }
+        pause(Duration::from_millis(1 << attempt));
+    }
+    Err(Error::Remove { path: root.path().join(path), source: Errno::EBUSY })
+}
+
+/// Best effort: what cannot be removed makes the parent's own removal fail.
+fn remove_children(root: &Dir, path: &Path) {
+    let names = root.subdir(path).and_then(|dir| dir.children()).unwrap_or_default();
+    for child in names.iter().map(|name| path.join(name)) {
+        remove_children(root, &child);
+        let _ = root.remove(&child);
+    }
+}
+
+/// Waits where the kernel offers nothing to wait for.
+pub(crate) fn pause(time: Duration) {
+    let _ = poll(&mut [], PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
+}

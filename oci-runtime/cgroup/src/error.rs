@@ -1,0 +1,156 @@
+//! What can go wrong with a cgroup; every variant names the file or the cgroup.
+
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failed operation on a cgroup.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A directory or file could not be opened.
+    #[error("open {path}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Errno,
+    },
+    /// A file could not be read.
+    #[error("read {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Errno,
+    },
+    /// The kernel refused a value.
+    #[error("write {value:?} to {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What was written.
+        value: String,
+        /// Why.
+        #[source]
+        source: Errno,
+    },
+    /// A cgroup directory could not be made.
+    #[error("make cgroup {path}")]
+    Make {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Errno,
+    },
+    /// A cgroup directory could not be removed in the given time; `EBUSY` means that a process is left in it.
+    #[error("remove cgroup {path}")]
+    Remove {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Errno,
+    },
+    /// A file of the kernel did not hold what its documentation says.
+    #[error("{path} holds {text:?}, which is not {expected}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The part that was not understood.
+        text: String,
+        /// What it should have been.
+        expected: &'static str,
+    },
+    /// No cgroup hierarchy is mounted.
+    #[error("no cgroup hierarchy is mounted: /sys/fs/cgroup is empty or not mounted")]
+    NothingMounted,
+    /// The host, or this crate, lacks something that was asked for.
+    #[error("{what}")]
+    Unsupported {
+        /// What was asked for and what is missing.
+        what: String,
+    },
+    /// A cgroup path that names nothing, or that no cgroup can have.
+    #[error("cgroup path {path:?} {reason}")]
+    BadPath {
+        /// The path as given.
+        path: String,
+        /// Why it was refused.
+        reason: &'static str,
+    },
+    /// A limit that no kernel would take.
+    #[error("{field}: {reason}")]
+    BadValue {
+        /// The field of [`crate::Resources`], in the words of the OCI runtime-spec.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Creation found processes in a cgroup that was there already. The wording is runc's.
+    #[error("container's cgroup is not empty: {count} process(es) found")]
+    NotEmpty {
+        /// How many.
+        count: usize,
+    },
+    /// Creation found a frozen cgroup: processes put there would never run. The wording is runc's.
+    #[error("container's cgroup unexpectedly frozen")]
+    Frozen,
+    /// The deadline passed before the processes had reached the wanted state.
+    #[error("cgroup {path} is not {state} after {seconds} s")]
+    Deadline {
+        /// The cgroup.
+        path: PathBuf,
+        /// The awaited state.
+        state: &'static str,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// A process could not be signalled.
+    #[error("send signal {signal} to process {pid}")]
+    Signal {
+        /// The signal's number.
+        signal: i32,
+        /// The process.
+        pid: i32,
+        /// Why.
+        #[source]
+        source: sys::Error,
+    },
+    /// A call on an event fd failed.
+    #[error("{what}")]
+    Call {
+        /// What was tried.
+        what: String,
+        /// Why.
+        #[source]
+        source: Errno,
+    },
+}
+
+impl Error {
+    /// The errno beneath this error, where a system call is what failed.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Error::Open { source, .. }
+            | Error::Read { source, .. }
+            | Error::Write { source, .. }
+            | Error::Make { source, .. }
+            | Error::Remove { source, .. }
+            | Error::Call { source, .. } => Some(*source),
+            _ => None,
+        }
+    }
+
+    /// True where the cgroup or the file is not there (any more): `ENOENT` by name, `ENODEV` through an fd that
+    /// outlived its cgroup.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.errno(), Some(Errno::ENOENT | Errno::ENODEV))
+    }
+}

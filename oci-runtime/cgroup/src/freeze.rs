@@ -1,0 +1,84 @@
+//! Stopping and resuming all processes of a cgroup.
+//!
+//! With the v1 freezer where it is mounted, so that other tools see the state; with v2's `cgroup.freeze` else.
+
+use std::time::{Duration, Instant};
+
+use crate::cgroup::pause;
+use crate::dir::Dir;
+use crate::{Cgroup, Error, Result};
+
+/// Freezing fails if it takes longer: a task in an uninterruptible sleep cannot be frozen.
+const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
+
+impl Cgroup {
+    /// Stops every process. A cgroup without processes is frozen at once.
+    pub fn freeze(&self) -> Result<()> {
+        match (self.controller("freezer"), self.unified_dir()) {
+            (Some(dir), _) => freeze_v1(dir),
+            (None, Some(dir)) => {
+                dir.write("cgroup.freeze", "1")?;
+                wait_until(dir, || has_line(dir, "cgroup.events", "frozen 1"))
+            }
+            (None, None) => Err(Error::Unsupported { what: format!("freeze {}: no freezer is mounted", self.path()) }),
+        }
+    }
+
+    /// Resumes every process. Does nothing for one that is not frozen, or that is gone.
+    pub fn thaw(&self) -> Result<()> {
+        let written = match (self.controller("freezer"), self.unified_dir()) {
+            (Some(dir), _) => dir.write("freezer.state", "THAWED"),
+            (None, Some(dir)) => dir.write("cgroup.freeze", "0"),
+            (None, None) => Ok(()),
+        };
+        match written {
+            Err(error) if error.is_gone() => Ok(()),
+            result => result,
+        }
+    }
+
+    /// True from the moment that freezing was asked for.
+    pub fn is_frozen(&self) -> Result<bool> {
+        let state = match (self.controller("freezer"), self.unified_dir()) {
+            (Some(dir), _) => dir.read("freezer.state").map(|state| state.trim_end() != "THAWED"),
+            (None, Some(dir)) => dir.read("cgroup.freeze").map(|state| state.trim_end() == "1"),
+            (None, None) => Ok(false),
+        };
+        match state {
+            Err(error) if error.is_gone() => Ok(false),
+            state => state,
+        }
+    }
+}
+
+/// A task that is just being forked escapes one pass of the v1 freezer and leaves it FREEZING; writing the state
+/// again makes another pass (Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst).
+fn freeze_v1(dir: &Dir) -> Result<()> {
+    let frozen = wait_until(dir, || {
+        dir.write("freezer.state", "FROZEN")?;
+        has_line(dir, "freezer.state", "FROZEN")
+    });
+    if frozen.is_err() {
+        // Half frozen is worse than not frozen.
+        dir.write("freezer.state", "THAWED")?;
+    }
+    frozen
+}
+
+fn has_line(dir: &Dir, name: &str, wanted: &str) -> Result<bool> {
+    Ok(dir.read(name)?.lines().any(|line| line == wanted))
+}
+
+fn wait_until(dir: &Dir, mut reached: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    let mut step = Duration::from_micros(100);
+    while !reached()? {
+        if start.elapsed() > FREEZE_DEADLINE {
+            let (path, seconds) = (dir.path().to_owned(), FREEZE_DEADLINE.as_secs());
+            return Err(Error::Deadline { path, state: "frozen", seconds });
+        }
+        step = (step * 2).min(Duration::from_millis(20));
+        pause(step);
+    }
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! What the host has mounted.
+//!
+//! Found in `/proc/self/mountinfo` and nowhere else: a path below `/sys/fs/cgroup` is a custom, not a rule. Each
+//! hierarchy is opened once; cgroups are reached relative to that fd.
+
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+
+use crate::dir::{Dir, read_all};
+use crate::{Error, Result};
+
+/// How the host mounts its controllers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// v1 hierarchies only.
+    V1,
+    /// v1 hierarchies, and v2 beside them.
+    Hybrid,
+    /// v2 only.
+    V2,
+}
+
+/// One mounted hierarchy.
+#[derive(Debug)]
+pub struct Hierarchy {
+    /// v1 or v2, and what it controls.
+    pub kind: Kind,
+    /// Its root as we see it.
+    pub root: Dir,
+}
+
+/// What a hierarchy controls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// v1: controllers, or a name (`name=systemd`), or both.
+    V1 {
+        /// Controllers as in `/proc/cgroups`, the name as `name=…`.
+        controllers: Vec<String>,
+    },
+    /// v2.
+    V2,
+}
+
+impl Kind {
+    /// True for the v1 hierarchy that has this controller.
+    pub fn controls(&self, controller: &str) -> bool {
+        matches!(self, Kind::V1 { controllers } if controllers.iter().any(|name| name == controller))
+    }
+}
+
+/// The hierarchies of the host, each held by an fd. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    hierarchies: Arc<[Arc<Hierarchy>]>,
+    mode: Mode,
+}
+
+impl Layout {
+    /// Reads `/proc/self/mountinfo` and opens what is mounted.
+    pub fn detect() -> Result<Layout> {
+        let path = Path::new("/proc/self/mountinfo");
+        let file = openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
+            .map_err(|source| Error::Open { path: path.to_owned(), source })?;
+        let text = read_all(std::os::fd::AsFd::as_fd(&file))
+            .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        Layout::open(parse(&text))
+    }
+
+    fn open(mounts: Vec<(Kind, PathBuf)>) -> Result<Layout> {
+        let hierarchies = mounts
+            .into_iter()
+            .map(|(kind, mountpoint)| Ok(Arc::new(Hierarchy { kind, root: Dir::open(&mountpoint)? })))
+            .collect::<Result<Vec<_>>>()?;
+        let v1 = hierarchies.iter().any(|hierarchy| hierarchy.kind != Kind::V2);
+        let v2 = hierarchies.iter().any(|hierarchy| hierarchy.kind == Kind::V2);
+        let mode = match (v1, v2) {
+            (false, false) => return Err(Error::NothingMounted),
+            (true, false) => Mode::V1,
+            (true, true) => Mode::Hybrid,
+            (false, true) => Mode::V2,
+        };
+        Ok(Layout { hierarchies: hierarchies.into(), mode })
+    }
+
+    /// v1, hybrid or v2.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// All hierarchies, in the order in which they were mounted.
+    pub fn hierarchies(&self) -> &[Arc<Hierarchy>] {
+        &self.hierarchies
+    }
+
+    /// True where a v1 hierarchy has this controller, or the v2 one could enable it.
+    pub fn has(&self, controller: &str) -> bool {
+        self.hierarchies.iter().any(|hierarchy| match hierarchy.kind {
+            Kind::V1 { .. } => hierarchy.kind.controls(controller),
+            Kind::V2 => hierarchy
+                .root
+                .read_if_there("cgroup.controllers")
+                .ok()
+                .flatten()
+                .is_some_and(|list| list.split_whitespace().any(|name| name == controller)),
+        })
+    }
+}
+
+/// The cgroup hierarchies of a mountinfo file. One mounted more than once counts once: the first mount of its
+/// root wins, then the first of any other directory of it (as inside a container).
+fn parse(mountinfo: &str) -> Vec<(Kind, PathBuf)> {
+    let mut found: Vec<(Kind, PathBuf, bool)> = Vec::new();
+    for (kind, root, mountpoint) in mountinfo.lines().filter_map(parse_line) {
+        let whole = root == "/";
+        match found.iter_mut().find(|(known, ..)| *known == kind) {
+            None => found.push((kind, mountpoint, whole)),
+            Some(known) if whole && !known.2 => *known = (kind, mountpoint, whole),
+            Some(_) => {}
+        }
+    }
+    found.into_iter().map(|(kind, mountpoint, _)| (kind, mountpoint)).collect()
+}
+
+/// One line (proc_pid_mountinfo(5)): `id parent major:minor root mountpoint options… - fstype source superoptions`.
+fn parse_line(line: &str) -> Option<(Kind, &str, PathBuf)> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut fields = before.split(' ').skip(3);
+    let (root, mountpoint) = (fields.next()?, fields.next()?);
+    let mut fields = after.split(' ');
+    let kind = match fields.next()? {
+        "cgroup2" => Kind::V2,
+        "cgroup" => Kind::V1 { controllers: v1_controllers(fields.nth(1)?) },
+        _ => return None,
+    };
+    Some((kind, root, unescape(mountpoint)))
+}
+
+/// The controllers among a v1 mount's super options, which also hold mount flags.
+fn v1_controllers(options: &str) -> Vec<String> {
+    const FLAGS: [&str; 6] = ["rw", "ro", "clone_children", "cpuset_v2_mode", "noprefix", "xattr"];
+    options
+        .split(',')
+        .filter(|option| !FLAGS.contains(option) && !option.starts_with("release_agent="))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Undoes the kernel's `\ooo` for space, tab, newline and backslash.
+fn unescape(field: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let code = (*first == b'\\').then(|| tail.get(..3)).flatten();
+        match code.and_then(|code| u8::from_str_radix(std::str::from_utf8(code).ok()?, 8).ok()) {
+            Some(byte) => (bytes.push(byte), rest = &tail[3..]).1,
+            None => (bytes.push(*first), rest = tail).1,
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,release_agent=/lib/agent,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate
+";
+
+    fn v1(controllers: &[&str]) -> Kind {
+        Kind::V1 { controllers: controllers.iter().map(|&name| name.to_owned()).collect() }
+    }
+
+    #[test]
+    fn every_hierarchy_of_a_hybrid_host_is_found_with_its_controllers() {
+        assert_eq!(
+            parse(HYBRID),
+            [
+                (v1(&["cpu", "cpuacct"]), PathBuf::from("/sys/fs/cgroup/cpu,cpuacct")),
+                (v1(&["memory"]), PathBuf::from("/sys/fs/cgroup/memory")),
+                (v1(&["name=systemd"]), PathBuf::from("/sys/fs/cgroup/systemd")),
+                (Kind::V2, PathBuf::from("/sys/fs/cgroup/unified")),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_hierarchy_that_is_mounted_twice_counts_once_and_its_root_wins() {
+        let text = "\
+1 0 0:1 /docker/x /inside rw - cgroup cgroup rw,memory
+2 0 0:1 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+3 0 0:1 / /again rw - cgroup cgroup rw,memory
+";
+        assert_eq!(parse(text), [(v1(&["memory"]), PathBuf::from("/sys/fs/cgroup/memory"))]);
+    }
+
+    #[test]
+    fn an_escaped_mount_point_is_decoded() {
+        let text = "1 0 0:1 / /odd\\040place\\134 rw - cgroup2 none rw\n";
+        assert_eq!(parse(text), [(Kind::V2, PathBuf::from("/odd place\\"))]);
+    }
+
+    #[test]
+    fn a_host_without_any_hierarchy_is_refused() {
+        assert!(matches!(Layout::open(parse("1 0 0:1 / / rw - ext4 /dev/vda rw\n")), Err(Error::NothingMounted)));
+    }
+
+    #[test]
+    fn a_host_with_v2_alone_is_told_apart_from_a_hybrid_one() {
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let v2 = (Kind::V2, temp.path().to_owned());
+        let memory = (v1(&["memory"]), temp.path().to_owned());
+        let mode = |mounts: Vec<_>| Layout::open(mounts).expect("a layout").mode();
+        assert_eq!(mode(vec![v2.clone()]), Mode::V2);
+        assert_eq!(mode(vec![memory.clone()]), Mode::V1);
+        assert_eq!(mode(vec![memory, v2]), Mode::Hybrid);
+    }
+}

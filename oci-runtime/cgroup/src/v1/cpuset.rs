@@ -1,0 +1,90 @@
+//! Which CPUs and memory nodes (Documentation/admin-guide/cgroup-v1/cpusets.rst).
+//!
+//! A new v1 cpuset has no CPU and no memory, and refuses tasks until it has both.
+
+use std::path::PathBuf;
+
+use crate::dir::Dir;
+use crate::{CgroupPath, Cpuset, Result};
+
+const FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+
+/// Copies CPUs and memory nodes from the root of the hierarchy down to the last cgroup of the path, wherever one
+/// has none. A cgroup that has some keeps them.
+pub(crate) fn inherit(root: &Dir, path: &CgroupPath) -> Result<()> {
+    let leaf = root.subdir(path.relative())?;
+    for file in FILES {
+        if !is_empty(&leaf, file)? {
+            continue;
+        }
+        let mut value = root.read(file)?;
+        let mut above = PathBuf::new();
+        for component in path.components() {
+            above.push(component);
+            let dir = root.subdir(&above)?;
+            let own = dir.read(file)?;
+            match own.trim().is_empty() {
+                true => dir.write(file, value.trim())?,
+                false => value = own,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_empty(dir: &Dir, file: &str) -> Result<bool> {
+    Ok(dir.read(file)?.trim().is_empty())
+}
+
+/// Sets what was asked for; the kernel refuses what the parent does not have.
+pub(crate) fn apply(dir: &Dir, cpuset: &Cpuset) -> Result<()> {
+    for (file, value) in FILES.iter().zip([&cpuset.cpus, &cpuset.mems]) {
+        if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
+            dir.write(file, value)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dir::fixture::Fixture;
+
+    fn tree(pods: &str) -> Fixture {
+        Fixture::new(&[
+            ("cpuset.cpus", "0-3\n"),
+            ("cpuset.mems", "0\n"),
+            ("pods/cpuset.cpus", pods),
+            ("pods/cpuset.mems", "\n"),
+            ("pods/c1/cpuset.cpus", "\n"),
+            ("pods/c1/cpuset.mems", "\n"),
+        ])
+    }
+
+    #[test]
+    fn cpus_and_memory_nodes_are_copied_down_to_a_new_cgroup() {
+        let tree = tree("\n");
+        inherit(&tree.dir, &CgroupPath::parse("/pods/c1").expect("a path")).expect("copied");
+        for file in ["pods/cpuset.cpus", "pods/c1/cpuset.cpus"] {
+            assert_eq!(tree.content(file), "0-3", "{file}");
+        }
+        assert_eq!(tree.content("pods/c1/cpuset.mems"), "0");
+    }
+
+    #[test]
+    fn a_parent_that_has_cpus_keeps_them_and_hands_them_down() {
+        let tree = tree("1,3\n");
+        inherit(&tree.dir, &CgroupPath::parse("/pods/c1").expect("a path")).expect("copied");
+        assert_eq!(tree.content("pods/cpuset.cpus"), "1,3\n");
+        assert_eq!(tree.content("pods/c1/cpuset.cpus"), "1,3");
+    }
+
+    #[test]
+    fn a_wish_is_written_and_an_empty_one_is_none() {
+        let fixture = Fixture::new(&[("cpuset.cpus", "0-3"), ("cpuset.mems", "0")]);
+        let wish = Cpuset { cpus: Some("2".to_owned()), mems: Some(String::new()) };
+        apply(&fixture.dir, &wish).expect("written");
+        assert_eq!((fixture.content("cpuset.cpus"), fixture.content("cpuset.mems")), ("2".into(), "0".into()));
+    }
+}

@@ -1,0 +1,178 @@
+//! Memory and swap limits (Documentation/admin-guide/cgroup-v1/memory.rst).
+
+use nix::errno::Errno;
+
+use crate::dir::Dir;
+use crate::{Error, Memory, MemoryStats, Result};
+
+const LIMIT: &str = "memory.limit_in_bytes";
+const SWAP: &str = "memory.memsw.limit_in_bytes";
+
+/// What the kernel shows for "no limit": the largest number of whole pages.
+const NO_LIMIT: u64 = i64::MAX as u64 & !0xfff;
+
+/// Refuses limits that contradict each other. The wording is runc's.
+pub(crate) fn validate(memory: &Memory) -> Result<()> {
+    match (given(memory.limit), given(memory.swap)) {
+        (Some(limit), Some(swap)) if swap > 0 && (limit < 0 || swap < limit) => {
+            let reason = "memory+swap limit should be >= memory limit".to_owned();
+            Err(Error::BadValue { field: "memory.swap", reason })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Sets the limits.
+pub(crate) fn apply(dir: &Dir, memory: &Memory) -> Result<()> {
+    validate(memory)?;
+    limit_and_swap(dir, memory)?;
+    if let Some(reservation) = given(memory.reservation) {
+        dir.write("memory.soft_limit_in_bytes", &reservation.to_string())?;
+    }
+    if let Some(swappiness) = memory.swappiness {
+        dir.write("memory.swappiness", &swappiness.to_string())?;
+    }
+    match memory.disable_oom_killer {
+        Some(disable) => dir.write("memory.oom_control", if disable { "1" } else { "0" }),
+        None => Ok(()),
+    }
+}
+
+/// Absent and 0 are the same here, and every negative number is "no limit".
+fn given(value: Option<i64>) -> Option<i64> {
+    value.filter(|&value| value != 0).map(|value| value.max(-1))
+}
+
+/// The kernel keeps memory ≤ memory + swap at every moment: when raising, the sum goes first, when lowering, last.
+fn limit_and_swap(dir: &Dir, memory: &Memory) -> Result<()> {
+    let limit = given(memory.limit);
+    // Without a limit on memory one on the sum would be left behind that nobody asked for.
+    let swap = given(memory.swap).or((limit == Some(-1)).then_some(-1));
+    let Some(swap) = swap else {
+        return limit.map_or(Ok(()), |limit| set_limit(dir, limit));
+    };
+    let Some(current_sum) = current_sum(dir)? else {
+        return without_swap_accounting(dir, limit, swap);
+    };
+    let Some(limit) = limit else {
+        return dir.write(SWAP, &swap.to_string());
+    };
+    if swap == -1 || current_sum < swap.unsigned_abs() {
+        dir.write(SWAP, &swap.to_string())?;
+        set_limit(dir, limit)
+    } else {
+        set_limit(dir, limit)?;
+        dir.write(SWAP, &swap.to_string())
+    }
+}
+
+/// The limit on memory and swap as it is; `None` where the kernel does not account for swap.
+fn current_sum(dir: &Dir) -> Result<Option<u64>> {
+    match dir.read_if_there(SWAP)? {
+        Some(text) => text.trim_end().parse().map(Some).map_err(|_| dir.malformed(SWAP, &text, "a number of bytes")),
+        None => Ok(None),
+    }
+}
+
+/// "No swap at all" (the sum equals the limit) and "no limit" are kept without accounting: a kubelet asks for the
+/// former on every node.
+fn without_swap_accounting(dir: &Dir, limit: Option<i64>, swap: i64) -> Result<()> {
+    if swap != -1 && Some(swap) != limit {
+        let what = format!("memory.swap {swap}: this kernel does not account for swap (no {SWAP})");
+        return Err(Error::Unsupported { what });
+    }
+    limit.map_or(Ok(()), |limit| set_limit(dir, limit))
+}
+
+/// `EBUSY` is a limit below what is in use and cannot be reclaimed; the figures make it plain.
+fn set_limit(dir: &Dir, limit: i64) -> Result<()> {
+    let result = dir.write(LIMIT, &limit.to_string());
+    match &result {
+        Err(error) if error.errno() == Some(Errno::EBUSY) => {
+            let (usage, peak) = (dir.number("memory.usage_in_bytes")?, dir.number("memory.max_usage_in_bytes")?);
+            let reason = format!("unable to set memory limit to {limit} (current usage: {usage}, peak usage: {peak})");
+            Err(Error::BadValue { field: "memory.limit", reason })
+        }
+        _ => result,
+    }
+}
+
+/// Reads use and limits. `memory.stat` is written out by the kernel once for all of its fields.
+pub(crate) fn read(dir: &Dir) -> Result<MemoryStats> {
+    let stat = dir.read("memory.stat")?;
+    let field = |key: &str| {
+        let value = stat.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        value.and_then(|value| value.parse::<u64>().ok())
+    };
+    let wanted = |key: &'static str| field(key).ok_or_else(|| dir.malformed("memory.stat", "no such line", key));
+    let limited = |limit: u64| (limit < NO_LIMIT).then_some(limit);
+    Ok(MemoryStats {
+        usage: dir.number("memory.usage_in_bytes")?,
+        inactive_file: wanted("total_inactive_file")?,
+        rss: wanted("total_rss")?,
+        limit: limited(wanted("hierarchical_memory_limit")?),
+        page_faults: wanted("total_pgfault")?,
+        major_page_faults: wanted("total_pgmajfault")?,
+        failcnt: dir.number("memory.failcnt")?,
+        swap: field("total_swap"),
+        swap_limit: field("hierarchical_memsw_limit").and_then(limited),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dir::fixture::Fixture;
+
+    fn memory(limit: i64, swap: i64) -> Memory {
+        Memory { limit: Some(limit), swap: Some(swap), ..Memory::default() }
+    }
+
+    #[track_caller]
+    fn check(wish: &Memory, before: (&str, &str), after: (&str, &str)) {
+        let fixture = Fixture::new(&[(LIMIT, before.0), (SWAP, before.1)]);
+        apply(&fixture.dir, wish).expect("limits");
+        assert_eq!((fixture.content(LIMIT).as_str(), fixture.content(SWAP).as_str()), after);
+    }
+
+    #[test]
+    fn limits_are_written_and_zero_leaves_them_alone() {
+        check(&memory(100, 200), ("50", "60"), ("100", "200"));
+        check(&memory(0, 0), ("50", "60"), ("50", "60"));
+        check(&memory(0, 70), ("50", "60"), ("50", "70"));
+        check(&memory(40, 0), ("50", "60"), ("40", "60"));
+    }
+
+    #[test]
+    fn no_limit_on_memory_means_none_on_swap_either() {
+        check(&memory(-1, 0), ("50", "60"), ("-1", "-1"));
+    }
+
+    #[test]
+    fn no_swap_is_kept_on_a_kernel_that_does_not_account_for_it_and_some_is_refused() {
+        let fixture = Fixture::new(&[(LIMIT, "50")]);
+        apply(&fixture.dir, &memory(100, 100)).expect("no swap asked for");
+        assert_eq!(fixture.content(LIMIT), "100");
+        let error = apply(&fixture.dir, &memory(100, 300)).expect_err("swap asked for");
+        assert!(error.to_string().starts_with("memory.swap 300: this kernel does not account for swap"), "{error}");
+    }
+
+    #[test]
+    fn a_sum_below_the_limit_is_refused() {
+        validate(&memory(100, 50)).expect_err("50 < 100");
+        validate(&memory(-1, 50)).expect_err("50 < no limit");
+        validate(&memory(100, -1)).expect("no limit on the sum");
+    }
+
+    #[test]
+    fn the_statistics_of_a_hierarchy_are_read() {
+        let stat = "rss 1\nhierarchical_memory_limit 4096\nhierarchical_memsw_limit 9223372036854771712\n\
+            total_rss 300\ntotal_inactive_file 40\ntotal_pgfault 5\ntotal_pgmajfault 6\ntotal_swap 7\n";
+        let fixture =
+            Fixture::new(&[("memory.stat", stat), ("memory.usage_in_bytes", "1000\n"), ("memory.failcnt", "2\n")]);
+        let stats = read(&fixture.dir).expect("stats");
+        assert_eq!((stats.usage, stats.rss, stats.working_set()), (1000, 300, 960));
+        assert_eq!((stats.limit, stats.swap_limit), (Some(4096), None));
+        assert_eq!((stats.page_faults, stats.major_page_faults, stats.failcnt, stats.swap), (5, 6, 2, Some(7)));
+    }
+}

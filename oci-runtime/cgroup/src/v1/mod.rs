@@ -1,0 +1,85 @@
+//! The v1 controllers: one file each, pure against a directory.
+//!
+//! This file is the table of which controller takes part in what.
+
+pub(crate) mod cpu;
+pub(crate) mod cpuacct;
+pub(crate) mod cpuset;
+pub(crate) mod devices;
+pub(crate) mod memory;
+pub(crate) mod pids;
+
+use crate::dir::Dir;
+use crate::{Error, Kind, Layout, Resources, Result, Stats};
+
+/// Refuses what no write is needed to see: nothing has been changed yet.
+pub(crate) fn validate(layout: &Layout, resources: &Resources) -> Result<()> {
+    if let Some(name) = resources.unified.keys().next() {
+        let what = format!("unified resource {name:?}: this host has cgroup v1, where it means nothing");
+        return Err(Error::Unsupported { what });
+    }
+    cpu::validate(&resources.cpu)?;
+    memory::validate(&resources.memory)?;
+    devices::program(&resources.devices)?;
+    let wanted = [
+        ("cpu", resources.cpu != crate::Cpu::default()),
+        ("cpuset", resources.cpuset != crate::Cpuset::default()),
+        ("memory", resources.memory != crate::Memory::default()),
+        ("pids", resources.pids.is_some_and(|limit| limit >= 0)),
+        // A container that could open every device must not start, whether or not rules were given.
+        ("devices", true),
+    ];
+    match wanted.iter().find(|(controller, wanted)| *wanted && !v1_has(layout, controller)) {
+        Some((controller, _)) => {
+            let what = format!("{controller} limits: the v1 {controller} controller is not mounted");
+            Err(Error::Unsupported { what })
+        }
+        None => Ok(()),
+    }
+}
+
+fn v1_has(layout: &Layout, controller: &str) -> bool {
+    layout.hierarchies().iter().any(|hierarchy| hierarchy.kind.controls(controller))
+}
+
+/// Sets what may be set at any time.
+pub(crate) fn apply(kind: &Kind, dir: &Dir, resources: &Resources) -> Result<()> {
+    if kind.controls("cpu") {
+        cpu::apply(dir, &resources.cpu)?;
+    }
+    if kind.controls("cpuset") {
+        cpuset::apply(dir, &resources.cpuset)?;
+    }
+    if kind.controls("memory") {
+        memory::apply(dir, &resources.memory)?;
+    }
+    if kind.controls("pids") {
+        pids::apply(dir, resources.pids)?;
+    }
+    Ok(())
+}
+
+/// Sets what is set once, before the first process.
+pub(crate) fn apply_at_creation(kind: &Kind, dir: &Dir, resources: &Resources) -> Result<()> {
+    if kind.controls("devices") {
+        devices::apply(dir, &resources.devices)?;
+    }
+    Ok(())
+}
+
+/// Reads what this hierarchy knows.
+pub(crate) fn read(kind: &Kind, dir: &Dir, stats: &mut Stats) -> Result<()> {
+    if kind.controls("cpuacct") {
+        stats.cpu.get_or_insert_default().usage_ns = cpuacct::usage_ns(dir)?;
+    }
+    if kind.controls("cpu") {
+        stats.cpu.get_or_insert_default().throttled = cpu::throttled(dir)?;
+    }
+    if kind.controls("memory") {
+        stats.memory = Some(memory::read(dir)?);
+    }
+    if kind.controls("pids") {
+        stats.pids = Some(pids::read(dir)?);
+    }
+    Ok(())
+}
