@@ -1,0 +1,3 @@
+//! The registry client.
+
+pub(crate) mod hosts;
