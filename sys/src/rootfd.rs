@@ -1,0 +1,522 @@
+//! [`RootFd`]: the only type that resolves a path that an image or a container can influence.
+//!
+//! It holds a directory and resolves every path with openat2(2) `RESOLVE_IN_ROOT|RESOLVE_NO_MAGICLINKS`: `/`, `..` and
+//! absolute symbolic links mean this directory, links of `/proc` are refused, and what comes back is an fd, so nothing
+//! that happens to the path later matters. What creates or removes resolves the parent this way and then uses
+//! [`at`] on a single name, which is never followed.
+//!
+//! The kernel can't prove that `..` stayed inside while anything on the host mounts or renames, and then says EAGAIN
+//! (openat2(2), fs/namei.c `handle_dots`); that is tried again, [`ATTEMPTS`] times.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use nix::fcntl::{self, OFlag, OpenHow, ResolveFlag};
+use nix::sys::stat::{Mode, SFlag};
+
+use crate::error::{Error, Result, fd, flags, quoted, retry};
+use crate::{Errno, at};
+
+/// How often an EAGAIN of openat2 is tried again before it is an error. In a storm of mounts and renames the longest
+/// run seen in `tests/root/rootfd.rs` is below 100.
+pub const ATTEMPTS: u32 = 4096;
+
+/// How many symbolic links we follow ourselves where the kernel can't, because the target is yet to be made. The
+/// kernel's own `MAXSYMLINKS`.
+const MAX_LINKS: u32 = 40;
+
+/// A directory that is `/` for every path resolved through it. See the module.
+#[derive(Debug)]
+pub struct RootFd(OwnedFd);
+
+impl AsFd for RootFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl RootFd {
+    /// Opens the directory `path` of the host, which must be trusted: it is followed as usual.
+    pub fn open(path: impl AsRef<Path>) -> Result<RootFd> {
+        let path = path.as_ref();
+        let how = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let directory = retry(|| fcntl::open(path, how, Mode::empty()))
+            .map_err(|errno| Error::new("open", errno, format_args!("{}, {}", quoted(path), flags(how))))?;
+        Ok(RootFd(directory))
+    }
+
+    /// Uses a directory that is open already: a detached mount, the handle of a volume.
+    pub fn from_fd(directory: OwnedFd) -> RootFd {
+        RootFd(directory)
+    }
+
+    /// A second handle to the same root.
+    pub fn try_clone(&self) -> Result<RootFd> {
+        let copy = self.0.try_clone().map_err(|error| Error::from_io("fcntl", &error, fd(self)))?;
+        Ok(RootFd(copy))
+    }
+
+    /// Opens `path` inside the root with any flags but `O_CREAT`. Opening a FIFO or a device has effects: prefer
+    /// [`open_path`](Self::open_path) and look at the type first.
+    pub fn open_with(&self, path: &Path, how: OFlag) -> Result<OwnedFd> {
+        self.resolve(path, how - OFlag::O_CREAT, ResolveFlag::empty())
+    }
+
+    /// An `O_PATH` handle to `path`, symbolic links followed.
+    pub fn open_path(&self, path: &Path) -> Result<OwnedFd> {
+        self.resolve(path, OFlag::O_PATH, ResolveFlag::empty())
+    }
+
+    /// An `O_PATH` handle to `path`; if its last component is a symbolic link, to the link.
+    pub fn open_path_nofollow(&self, path: &Path) -> Result<OwnedFd> {
+        self.resolve(path, OFlag::O_PATH | OFlag::O_NOFOLLOW, ResolveFlag::empty())
+    }
+
+    /// An `O_PATH` handle to `path`, which may hold no symbolic link at all (`RESOLVE_NO_SYMLINKS`, ELOOP): for
+    /// `/proc`, `/sys` and `/dev`, where a link in an image is an attack and not a convenience.
+    pub fn open_path_no_symlinks(&self, path: &Path) -> Result<OwnedFd> {
+        self.resolve(path, OFlag::O_PATH, ResolveFlag::RESOLVE_NO_SYMLINKS)
+    }
+
+    /// The directory `path`, readable.
+    pub fn open_dir(&self, path: &Path) -> Result<OwnedFd> {
+        self.resolve(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, ResolveFlag::empty())
+    }
+
+    /// The *regular* file `path` for reading; anything else is EINVAL and is not opened, so no FIFO blocks us and no
+    /// device notices.
+    pub fn open_read(&self, path: &Path) -> Result<File> {
+        let handle = self.open_path(path)?;
+        let kind = at::file_type(&at::fstat(&handle)?);
+        if kind != SFlag::S_IFREG {
+            let arguments = format!("{}, {}, {{O_RDONLY}}", fd(self), quoted(path));
+            let detail = format!("not a regular file but {}", flags(kind));
+            return Err(Error::new("openat2", Errno::EINVAL, arguments).with_detail(detail));
+        }
+        Ok(File::from(at::reopen(&handle, OFlag::O_RDONLY | OFlag::O_NOCTTY)?))
+    }
+
+    /// The content of the regular file `path`; EFBIG if it is longer than `max` bytes.
+    pub fn read_bounded(&self, path: &Path, max: u64) -> Result<Vec<u8>> {
+        let mut content = Vec::new();
+        let file = self.open_read(path)?;
+        let read = (&file).take(max.saturating_add(1)).read_to_end(&mut content);
+        read.map_err(|error| Error::from_io("read", &error, fd(&file)))?;
+        if content.len() as u64 > max {
+            let detail = format!("longer than {max} bytes");
+            return Err(Error::new("read", Errno::EFBIG, fd(&file)).with_detail(detail));
+        }
+        Ok(content)
+    }
+
+    /// Type, owner, size and times of `path`, symbolic links followed.
+    pub fn metadata(&self, path: &Path) -> Result<Metadata> {
+        metadata(self.open_path(path)?)
+    }
+
+    /// As [`metadata`](Self::metadata), of the link itself if the last component is one.
+    pub fn symlink_metadata(&self, path: &Path) -> Result<Metadata> {
+        metadata(self.open_path_nofollow(path)?)
+    }
+
+    /// The parent directory of `path`, resolved in the root, and the last component, which is not looked at.
+    /// A path without one (`/`, `..`) is EINVAL.
+    pub fn open_parent(&self, path: &Path) -> Result<(OwnedFd, OsString)> {
+        let Some(name) = path.file_name() else {
+            let arguments = format!("{}, {}", fd(self), quoted(path));
+            return Err(Error::new("openat2", Errno::EINVAL, arguments).with_detail("the path names no file"));
+        };
+        let parent = path.parent().unwrap_or(Path::new(""));
+        let parent = self.resolve(parent, OFlag::O_PATH | OFlag::O_DIRECTORY, ResolveFlag::empty())?;
+        Ok((parent, name.to_owned()))
+    }
+
+    /// Makes the directory `path` and all that is missing above it, and returns an `O_PATH` handle to it.
+    ///
+    /// A dangling symbolic link is followed as if its target were a path of its own in the root (`/var/run -> /run`
+    /// of an image without `/run`). `..` below something that does not exist is ENOENT, a file in the way ENOTDIR.
+    /// `mode` is subject to the umask and counts only for what is made.
+    pub fn mkdir_all(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
+        let mut path = path.to_owned();
+        for _ in 0..MAX_LINKS {
+            match self.mkdir_until_link(&path, mode)? {
+                Made::Directory(directory) => return Ok(directory),
+                Made::DanglingLink(continued) => path = continued,
+            }
+        }
+        Err(self.too_many_links("mkdirat", &path))
+    }
+
+    /// Makes what is missing of `path`, up to the first component that turns out to be a symbolic link.
+    fn mkdir_until_link(&self, path: &Path, mode: u32) -> Result<Made> {
+        let (mut directory, mut done, missing) = self.longest_existing(path)?;
+        let mut missing = missing.components();
+        while let Some(component) = missing.next() {
+            let Component::Normal(name) = component else {
+                let arguments = format!("{}, {}", fd(&directory), quoted(component.as_os_str()));
+                let detail = format!("{} goes up from a directory that does not exist", quoted(path));
+                return Err(Error::new("mkdirat", Errno::ENOENT, arguments).with_detail(detail));
+            };
+            match at::mkdirat(&directory, name, mode) {
+                Err(error) if !error.is(Errno::EEXIST) => return Err(error),
+                _ => {} // made by us, by another one at the same time, or in the way
+            }
+            let next = at::openat(&directory, name, OFlag::O_PATH, 0)?;
+            match at::file_type(&at::fstat(&next)?) {
+                SFlag::S_IFDIR => {}
+                SFlag::S_IFLNK => {
+                    let target = at::readlink_fd(&next)?;
+                    return Ok(Made::DanglingLink(done.join(target).join(missing.as_path())));
+                }
+                _ => {
+                    let arguments = format!("{}, {}, {mode:#o}", fd(&directory), quoted(name));
+                    return Err(Error::new("mkdirat", Errno::ENOTDIR, arguments));
+                }
+            }
+            done.push(name);
+            directory = next;
+        }
+        Ok(Made::Directory(directory))
+    }
+
+    /// The deepest directory on the way to `path` that exists, its path, and the rest of `path`.
+    fn longest_existing(&self, path: &Path) -> Result<(OwnedFd, PathBuf, PathBuf)> {
+        let mut existing = path;
+        loop {
+            match self.resolve(existing, OFlag::O_PATH | OFlag::O_DIRECTORY, ResolveFlag::empty()) {
+                Ok(directory) => {
+                    let missing = path.strip_prefix(existing).unwrap_or(Path::new(""));
+                    return Ok((directory, existing.to_owned(), missing.to_owned()));
+                }
+                Err(error) if error.is(Errno::ENOENT) => match existing.parent() {
+                    Some(parent) => existing = parent,
+                    None => return Err(error), // the root itself was removed
+                },
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes a new regular file and opens it for reading and writing (`O_CREAT|O_EXCL|O_NOFOLLOW`).
+    /// `mode` is subject to the umask. The parent must exist.
+    pub fn create_file(&self, path: &Path, mode: u32) -> Result<File> {
+        let (parent, name) = self.open_parent(path)?;
+        let how = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
+        Ok(File::from(at::openat(&parent, name, how, mode)?))
+    }
+
+    /// An `O_PATH` handle to `path`; if nothing is there, an empty regular file is made, with the directories above it
+    /// (`mode` for the file, `0o755` for them): the target of a bind mount. Dangling links as in
+    /// [`mkdir_all`](Self::mkdir_all). What exists may be of any type.
+    pub fn ensure_file(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
+        let mut path = path.to_owned();
+        for _ in 0..MAX_LINKS {
+            match self.open_path(&path) {
+                Err(error) if error.is(Errno::ENOENT) => {}
+                result => return result,
+            }
+            let Some(name) = path.file_name() else {
+                return self.mkdir_all(&path, 0o755); // a way back up: the error says so
+            };
+            let parent_path = path.parent().unwrap_or(Path::new(""));
+            let parent = self.mkdir_all(parent_path, 0o755)?;
+            match at::openat(&parent, name, OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY, mode) {
+                Ok(file) => return at::reopen(&file, OFlag::O_PATH),
+                Err(error) if error.is(Errno::EEXIST) => {}
+                Err(error) => return Err(error),
+            }
+            // Something is there now. A link that leads nowhere: continue at its target. Anything else: open it.
+            match at::readlinkat(&parent, name) {
+                Ok(target) => path = parent_path.join(target),
+                Err(error) if error.is(Errno::EINVAL) || error.is(Errno::ENOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(self.too_many_links("openat2", &path))
+    }
+
+    /// Makes the symbolic link `path` that holds `target`, which is not interpreted.
+    pub fn symlink(&self, target: impl AsRef<OsStr>, path: &Path) -> Result<()> {
+        let (parent, name) = self.open_parent(path)?;
+        at::symlinkat(target, &parent, name)
+    }
+
+    /// What the symbolic link `path` holds.
+    pub fn readlink(&self, path: &Path) -> Result<PathBuf> {
+        let (parent, name) = self.open_parent(path)?;
+        at::readlinkat(&parent, name)
+    }
+
+    /// Makes a device, FIFO or socket node; `device` from [`at::device`]. `mode` is subject to the umask.
+    pub fn mknod(&self, path: &Path, kind: SFlag, mode: u32, device: u64) -> Result<()> {
+        let (parent, name) = self.open_parent(path)?;
+        at::mknodat(&parent, name, kind, mode, device)
+    }
+
+    /// Gives the file `existing` the second name `path`; a symbolic link as last component is linked itself.
+    pub fn hard_link(&self, existing: &Path, path: &Path) -> Result<()> {
+        let (old_parent, old) = self.open_parent(existing)?;
+        let (new_parent, new) = self.open_parent(path)?;
+        at::linkat(&old_parent, old, &new_parent, new)
+    }
+
+    /// Removes the name `path`, which is not a directory and is not followed.
+    pub fn remove_file(&self, path: &Path) -> Result<()> {
+        let (parent, name) = self.open_parent(path)?;
+        at::unlinkat(&parent, name)
+    }
+
+    /// Removes the empty directory `path`.
+    pub fn remove_dir(&self, path: &Path) -> Result<()> {
+        let (parent, name) = self.open_parent(path)?;
+        at::rmdirat(&parent, name)
+    }
+
+    /// Removes `path` and everything below it, see [`crate::remove::remove_all`]. No such path: success.
+    pub fn remove_all(&self, path: &Path) -> Result<()> {
+        match self.open_parent(path) {
+            Ok((parent, name)) => crate::remove::remove_all(&parent, name),
+            Err(error) if error.is(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The one resolution: openat2(2) in the root, bounded retries.
+    fn resolve(&self, path: &Path, how: OFlag, more: ResolveFlag) -> Result<OwnedFd> {
+        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | more;
+        openat2(self, path, how, resolve)
+    }
+
+    fn too_many_links(&self, call: &'static str, path: &Path) -> Error {
+        Error::new(call, Errno::ELOOP, format_args!("{}, {}", fd(self), quoted(path)))
+            .with_detail(format!("more than {MAX_LINKS} dangling links"))
+    }
+}
+
+/// How far one walk of [`RootFd::mkdir_all`] came.
+enum Made {
+    Directory(OwnedFd),
+    /// A symbolic link that leads nowhere: the path to go on with, still inside the root.
+    DanglingLink(PathBuf),
+}
+
+/// openat2(2) with `O_CLOEXEC`, EINTR and a bounded number of EAGAIN tried again. `how` must not create.
+pub(crate) fn openat2(directory: &impl AsFd, path: &Path, how: OFlag, resolve: ResolveFlag) -> Result<OwnedFd> {
+    // An empty path means the directory itself, which openat2 calls "." (it has no AT_EMPTY_PATH).
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let how = how | OFlag::O_CLOEXEC;
+    let request = OpenHow::new().flags(how).resolve(resolve);
+    let mut attempts = 1;
+    loop {
+        match retry(|| fcntl::openat2(directory, path, request)) {
+            Ok(opened) => return Ok(opened),
+            // O_NONBLOCK opens may say EAGAIN for their own reasons (fcntl leases); the bound covers that too.
+            Err(Errno::EAGAIN) if attempts < ATTEMPTS => attempts += 1,
+            Err(errno) => {
+                let set = format!("{}, {}", flags(how), flags(resolve));
+                let error =
+                    Error::new("openat2", errno, format_args!("{}, {}, {{{set}}}", fd(directory), quoted(path)));
+                return Err(if attempts == 1 { error } else { error.with_detail(format!("{attempts} attempts")) });
+            }
+        }
+    }
+}
+
+fn metadata(handle: OwnedFd) -> Result<Metadata> {
+    let file = File::from(handle); // statx(2) with AT_EMPTY_PATH works on O_PATH
+    file.metadata().map_err(|error| Error::from_io("statx", &error, fd(&file)))
+}
+
+/// True if `path` has no component but plain names: nothing to resolve upwards, nothing absolute.
+pub fn is_plain_relative(path: &Path) -> bool {
+    !path.as_os_str().as_bytes().contains(&0)
+        && path.components().next().is_some()
+        && path.components().all(|component| matches!(component, Component::Normal(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+
+    /// A root beside a canary that nothing may touch.
+    struct Fixture {
+        outside: tempfile::TempDir,
+        root: RootFd,
+    }
+
+    impl Fixture {
+        fn new() -> Fixture {
+            let outside = tempfile::tempdir().unwrap();
+            fs::create_dir_all(outside.path().join("canary/dir")).unwrap();
+            fs::create_dir(outside.path().join("root")).unwrap();
+            let root = RootFd::open(outside.path().join("root")).unwrap();
+            Fixture { outside, root }
+        }
+
+        fn inside(&self, path: &str) -> PathBuf {
+            self.outside.path().join("root").join(path)
+        }
+
+        fn canary_is_unchanged(&self) -> bool {
+            let canary = self.outside.path().join("canary");
+            let names = |path: &Path| fs::read_dir(path).unwrap().count();
+            names(&canary) == 1 && names(&canary.join("dir")) == 0
+        }
+    }
+
+    #[test]
+    fn absolute_paths_dot_dot_and_links_stay_inside() {
+        let fixture = Fixture::new();
+        fs::create_dir(fixture.inside("etc")).unwrap();
+        symlink("/etc", fixture.inside("absolute")).unwrap();
+        symlink("../../../../../etc", fixture.inside("upwards")).unwrap();
+        let inode = fs::metadata(fixture.inside("etc")).unwrap().ino();
+        for path in ["etc", "/etc", "../etc", "/../../etc", "absolute", "upwards", "etc/../../etc/."] {
+            assert_eq!(fixture.root.metadata(Path::new(path)).unwrap().ino(), inode, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_magic_link_is_refused() {
+        let root = RootFd::open("/").unwrap();
+        let error = root.open_path(Path::new("/proc/self/exe")).unwrap_err();
+        assert!(error.is(Errno::ELOOP), "{error}");
+        assert!(error.to_string().contains("RESOLVE_NO_MAGICLINKS"), "{error}");
+    }
+
+    #[test]
+    fn mkdir_all_makes_what_is_missing_and_finds_what_exists() {
+        let fixture = Fixture::new();
+        fixture.root.mkdir_all(Path::new("/a/b/c"), 0o755).unwrap();
+        fixture.root.mkdir_all(Path::new("a/b/c/../d"), 0o755).unwrap();
+        fixture.root.mkdir_all(Path::new("/"), 0o755).unwrap();
+        assert!(fixture.inside("a/b/c").is_dir() && fixture.inside("a/b/d").is_dir());
+    }
+
+    #[test]
+    fn mkdir_all_follows_a_dangling_link_inside_the_root() {
+        let fixture = Fixture::new();
+        fs::create_dir(fixture.inside("var")).unwrap();
+        symlink("/run", fixture.inside("var/run")).unwrap();
+        symlink("../../../lock", fixture.inside("var/lock")).unwrap();
+        fixture.root.mkdir_all(Path::new("var/run/secrets/token"), 0o755).unwrap();
+        fixture.root.mkdir_all(Path::new("var/lock/x"), 0o755).unwrap();
+        assert!(fixture.inside("run/secrets/token").is_dir());
+        assert!(fixture.inside("lock/x").is_dir());
+    }
+
+    #[test]
+    fn mkdir_all_through_a_link_to_the_outside_changes_nothing_there() {
+        let fixture = Fixture::new();
+        let canary = fixture.outside.path().join("canary");
+        symlink(&canary, fixture.inside("link")).unwrap();
+        fixture.root.mkdir_all(Path::new("link/new"), 0o755).unwrap();
+        assert!(fixture.canary_is_unchanged());
+        assert!(fixture.inside(canary.strip_prefix("/").unwrap().to_str().unwrap()).join("new").is_dir());
+    }
+
+    #[test]
+    fn links_that_lead_to_each_other_are_refused() {
+        let fixture = Fixture::new();
+        symlink("b", fixture.inside("a")).unwrap();
+        symlink("a", fixture.inside("b")).unwrap();
+        symlink("grow/x", fixture.inside("grow")).unwrap();
+        for path in ["a/x", "a", "grow"] {
+            let error = fixture.root.mkdir_all(Path::new(path), 0o755).unwrap_err();
+            assert!(error.is(Errno::ELOOP), "{error}");
+            let error = fixture.root.ensure_file(Path::new(path), 0o644).unwrap_err();
+            assert!(error.is(Errno::ELOOP), "{error}");
+        }
+    }
+
+    #[test]
+    fn mkdir_all_refuses_to_go_up_from_what_does_not_exist() {
+        let fixture = Fixture::new();
+        let error = fixture.root.mkdir_all(Path::new("none/../x"), 0o755).unwrap_err();
+        assert!(error.is(Errno::ENOENT), "{error}");
+        fs::File::create(fixture.inside("file")).unwrap();
+        let error = fixture.root.mkdir_all(Path::new("file/x"), 0o755).unwrap_err();
+        assert!(error.is(Errno::ENOTDIR), "{error}");
+    }
+
+    #[test]
+    fn a_new_file_never_replaces_or_follows_what_is_there() {
+        let fixture = Fixture::new();
+        symlink(fixture.outside.path().join("canary/new"), fixture.inside("link")).unwrap();
+        assert!(fixture.root.create_file(Path::new("link"), 0o600).unwrap_err().is(Errno::EEXIST));
+        fixture.root.create_file(Path::new("file"), 0o600).unwrap();
+        assert!(fixture.root.create_file(Path::new("file"), 0o600).unwrap_err().is(Errno::EEXIST));
+        assert!(fixture.canary_is_unchanged());
+    }
+
+    #[test]
+    fn ensure_file_makes_a_mount_target_behind_a_dangling_link() {
+        let fixture = Fixture::new();
+        symlink("/run/resolv.conf", fixture.inside("resolv.conf")).unwrap();
+        let target = fixture.root.ensure_file(Path::new("/resolv.conf"), 0o644).unwrap();
+        let made = RootFd::open(fixture.inside("run")).unwrap().open_path(Path::new("resolv.conf")).unwrap();
+        assert!(at::same_file(&target, &made).unwrap());
+        assert!(at::same_file(&target, &fixture.root.ensure_file(Path::new("resolv.conf"), 0).unwrap()).unwrap());
+    }
+
+    #[test]
+    fn the_last_component_of_a_removal_is_not_followed() {
+        let fixture = Fixture::new();
+        symlink(fixture.outside.path().join("canary"), fixture.inside("link")).unwrap();
+        fixture.root.remove_all(Path::new("link")).unwrap();
+        assert!(fixture.canary_is_unchanged());
+        assert!(fixture.root.symlink_metadata(Path::new("link")).unwrap_err().is(Errno::ENOENT));
+    }
+
+    #[test]
+    fn remove_all_takes_a_tree_deeper_than_the_fd_table_and_leaves_what_links_point_to() {
+        let fixture = Fixture::new();
+        let mut directory = fixture.root.open_path(Path::new("")).unwrap();
+        for _ in 0..3000 {
+            at::mkdirat(&directory, "d", 0o755).unwrap();
+            at::symlinkat("/", &directory, "link").unwrap();
+            at::mkdirat(&directory, "empty", 0o755).unwrap();
+            directory = at::openat(&directory, "d", OFlag::O_PATH, 0).unwrap();
+        }
+        fixture.root.remove_all(Path::new("d")).unwrap();
+        fixture.root.remove_all(Path::new("d")).unwrap(); // gone is success
+        fixture.root.remove_all(Path::new("none/at/all")).unwrap();
+        assert!(!fixture.inside("d").exists());
+        assert!(fixture.canary_is_unchanged());
+    }
+
+    #[test]
+    fn a_bounded_read_takes_regular_files_up_to_its_limit_only() {
+        let fixture = Fixture::new();
+        let file = fixture.root.create_file(Path::new("file"), 0o600).unwrap();
+        std::io::Write::write_all(&mut &file, b"12345").unwrap();
+        assert_eq!(fixture.root.read_bounded(Path::new("file"), 5).unwrap(), b"12345");
+        assert!(fixture.root.read_bounded(Path::new("file"), 4).unwrap_err().is(Errno::EFBIG));
+        fixture.root.mknod(Path::new("fifo"), SFlag::S_IFIFO, 0o600, 0).unwrap();
+        let error = fixture.root.read_bounded(Path::new("fifo"), 5).unwrap_err();
+        assert!(error.to_string().contains("not a regular file but S_IFIFO"), "{error}");
+    }
+
+    #[test]
+    fn links_and_hard_links_are_made_without_following() {
+        let fixture = Fixture::new();
+        fixture.root.symlink("/etc/passwd", Path::new("link")).unwrap();
+        fixture.root.hard_link(Path::new("link"), Path::new("second")).unwrap();
+        assert_eq!(fixture.root.readlink(Path::new("second")).unwrap(), Path::new("/etc/passwd"));
+        assert_eq!(fixture.root.symlink_metadata(Path::new("link")).unwrap().nlink(), 2);
+    }
+
+    #[test]
+    fn only_plain_names_make_a_plain_relative_path() {
+        for (path, plain) in [("a/b", true), ("./a", false), ("", false), ("/a", false), ("a/..", false)] {
+            assert_eq!(is_plain_relative(Path::new(path)), plain, "{path}");
+        }
+    }
+}
