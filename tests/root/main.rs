@@ -1,1 +1,3 @@
 //! Tests that need root.
+
+mod world;
