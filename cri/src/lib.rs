@@ -3,12 +3,28 @@
 //! [`Daemon::recover`] reads the records below [`Config::root`], finds the shims of the pods that run, and reconciles;
 //! [`Daemon::serve`] answers RPCs on a Unix socket until it is told to stop. Pods do not notice either.
 
+pub mod client;
 mod config;
+mod pull_service;
 
 pub use config::{Cni, Config, HostFiles};
 
 use std::future::Future;
 use tokio::net::UnixListener;
+
+/// The longest gRPC message, in bytes: a list of ten thousand containers fits.
+pub(crate) const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// An error and its causes in one line, as a caller sees them.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
 
 /// Why the daemon can't run.
 #[derive(Debug, thiserror::Error)]
