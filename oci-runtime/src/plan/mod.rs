@@ -1,23 +1,66 @@
 //! Spec → Plan: everything that can be decided without touching the machine.
+//!
+//! The wire types of the runtime-spec end here. What comes out is complete and checked: the code that acts on it has
+//! no `Option` to interpret and no field to refuse.
 
-use std::path::Path;
+pub mod capabilities;
+mod devices;
+mod mounts;
+mod namespaces;
+mod process;
+mod resources;
+mod sysctl;
 
-use oci_spec::runtime::{Process, Spec};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use cgroup::{CgroupPath, Resources};
+use oci_spec::runtime::{Linux, LinuxSeccomp, Spec};
+
+pub use devices::{Device, NodeKind};
+pub use mounts::{
+    Attributes, MountKind, MountPlan, PROC_OVERMOUNTS, Parameter, Propagation, PropagationKind, known_options,
+};
+pub use namespaces::{Namespace, Namespaces};
+pub use process::{ProcessPlan, Rlimit};
+pub use resources::{LEAST_MEMORY, limits};
+pub use sysctl::{Sysctl, SysctlNamespace};
 
 /// A checked configuration, in the form that the container's first process works through.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// The process to run.
+    /// `root.path`, absolute if a bundle was given; `None` if the config has no root.
+    pub root: Option<PathBuf>,
+    /// The root file system becomes read-only once all is set up.
+    pub root_readonly: bool,
+    /// Propagation of `/` and, if recursive, of all mounts, after everything is mounted.
+    pub root_propagation: Option<Propagation>,
+    /// Which namespaces are new, joined, inherited.
+    pub namespaces: Namespaces,
+    /// Host name; the UTS namespace is not the host's.
+    pub hostname: Option<String>,
+    /// NIS domain name; the UTS namespace is not the host's.
+    pub domainname: Option<String>,
+    /// In the order of the config.
+    pub mounts: Vec<MountPlan>,
+    /// Nodes to make, default ones included; not made when `/dev` is the host's.
+    pub devices: Vec<Device>,
+    /// Whether `/dev` is the container's own, so that nodes, links and the console belong there.
+    pub own_dev: bool,
+    /// Hidden: an empty read-only directory or `/dev/null` covers them.
+    pub masked_paths: Vec<PathBuf>,
+    /// Made read-only with everything below.
+    pub readonly_paths: Vec<PathBuf>,
+    /// Kernel parameters.
+    pub sysctls: Vec<Sysctl>,
+    /// The cgroup; `None` if the config names none: the caller chooses.
+    pub cgroup: Option<CgroupPath>,
+    /// Its limits, with the device rules that every container needs.
+    pub resources: Resources,
+    /// The system call filter, to be compiled.
+    pub seccomp: Option<LinuxSeccomp>,
+    /// What runs.
     pub process: ProcessPlan,
-}
-
-/// A checked process object.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ProcessPlan {
-    /// The program and its arguments; never empty.
-    pub args: Vec<String>,
-    /// Whether it gets a terminal.
-    pub terminal: bool,
 }
 
 /// Why a configuration can't be used.
@@ -28,7 +71,7 @@ pub enum PlanError {
     Unsupported {
         /// As in config.json, dotted.
         field: String,
-        /// What to do without it.
+        /// Why, or what to do without it.
         reason: String,
     },
     /// A field whose value makes no sense.
@@ -41,34 +84,181 @@ pub enum PlanError {
     },
 }
 
+pub(crate) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> PlanError {
+    PlanError::Invalid { field: field.into(), reason: reason.into() }
+}
+
+pub(crate) fn unsupported(field: impl Into<String>, reason: impl Into<String>) -> PlanError {
+    PlanError::Unsupported { field: field.into(), reason: reason.into() }
+}
+
 impl Plan {
-    /// Checks the whole of `spec`; relative paths in it are taken relative to `bundle`.
+    /// Checks the whole of `spec`; relative paths of the host in it are taken relative to `bundle`.
     ///
     /// # Errors
     /// The first field that is refused.
     pub fn from_spec(spec: &Spec, bundle: Option<&Path>) -> Result<Plan, PlanError> {
-        let _ = bundle;
-        let process = spec
-            .process()
-            .as_ref()
-            .ok_or_else(|| PlanError::Invalid { field: "process".to_owned(), reason: "missing".to_owned() })?;
-        Ok(Plan { process: ProcessPlan::from_process(process)? })
+        check_version(spec.version())?;
+        refuse_unbuilt(spec)?;
+        let linux = spec.linux().as_ref().ok_or_else(|| invalid("linux", "missing"))?;
+        refuse_unbuilt_linux(linux)?;
+        let process = spec.process().as_ref().ok_or_else(|| invalid("process", "missing"))?;
+        let namespaces = Namespaces::from_spec(linux.namespaces().as_deref().unwrap_or_default())?;
+        let mounts = mounts(spec, bundle)?;
+        let root = spec.root().as_ref();
+        Ok(Plan {
+            root: root.map(|root| on_host(root.path(), bundle)),
+            root_readonly: root.and_then(|root| root.readonly()).unwrap_or(false),
+            root_propagation: root_propagation(linux)?,
+            hostname: uts_name("hostname", spec.hostname(), &namespaces)?,
+            domainname: uts_name("domainname", spec.domainname(), &namespaces)?,
+            own_dev: !mounts.iter().any(is_dev_of_host),
+            mounts,
+            devices: devices::nodes(linux.devices().as_deref().unwrap_or_default())?,
+            masked_paths: paths("linux.maskedPaths", linux.masked_paths().as_deref())?,
+            readonly_paths: paths("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
+            sysctls: sysctls(linux.sysctl().as_ref(), &namespaces)?,
+            cgroup: cgroup_path(linux)?,
+            resources: resources(linux)?,
+            seccomp: linux.seccomp().clone(),
+            process: ProcessPlan::from_process(process)?,
+            namespaces,
+        })
     }
 }
 
-impl ProcessPlan {
-    /// Checks a process object, of a config.json or of an exec.
-    ///
-    /// # Errors
-    /// The first field that is refused.
-    pub fn from_process(process: &Process) -> Result<ProcessPlan, PlanError> {
-        let args = process.args().clone().unwrap_or_default();
-        if args.is_empty() {
-            return Err(PlanError::Invalid {
-                field: "process.args".to_owned(),
-                reason: "must not be empty".to_owned(),
-            });
-        }
-        Ok(ProcessPlan { args, terminal: process.terminal().unwrap_or(false) })
+fn check_version(version: &str) -> Result<(), PlanError> {
+    let mut parts = version.split(['.', '-', '+']);
+    let number = |part: Option<&str>| part.and_then(|part| part.parse::<u64>().ok());
+    match (number(parts.next()), number(parts.next()), number(parts.next())) {
+        (Some(1), Some(_), Some(_)) => Ok(()),
+        (Some(_), Some(_), Some(_)) => Err(unsupported("ociVersion", format!("{version}; 1.0.0 to 1.3 are"))),
+        _ => Err(invalid("ociVersion", format!("{version:?} is not a version"))),
     }
 }
+
+fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
+    let Some(hooks) = spec.hooks() else { return Ok(()) };
+    #[expect(deprecated, reason = "engines still send prestart hooks")]
+    let lists = [
+        ("hooks.prestart", hooks.prestart()),
+        ("hooks.createRuntime", hooks.create_runtime()),
+        ("hooks.createContainer", hooks.create_container()),
+        ("hooks.startContainer", hooks.start_container()),
+        ("hooks.poststart", hooks.poststart()),
+        ("hooks.poststop", hooks.poststop()),
+    ];
+    match lists.into_iter().find(|(_, list)| list.as_ref().is_some_and(|list| !list.is_empty())) {
+        Some((field, _)) => Err(unsupported(field, "hooks are not built yet")),
+        None => Ok(()),
+    }
+}
+
+fn refuse_unbuilt_linux(linux: &Linux) -> Result<(), PlanError> {
+    let listener = linux.seccomp().as_ref().and_then(|seccomp| seccomp.listener_path().as_ref());
+    for (field, used) in [
+        ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|list| !list.is_empty())),
+        ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|list| !list.is_empty())),
+        ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|map| !map.is_empty())),
+        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|map| !map.is_empty())),
+        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+        ("linux.personality", linux.personality().is_some()),
+        ("linux.seccomp.listenerPath", listener.is_some_and(|path| !path.as_os_str().is_empty())),
+    ] {
+        if used {
+            return Err(unsupported(field, "not built yet"));
+        }
+    }
+    Ok(())
+}
+
+/// A path of the host: relative to the bundle, if there is one.
+fn on_host(path: &Path, bundle: Option<&Path>) -> PathBuf {
+    bundle.map_or_else(|| path.to_owned(), |bundle| bundle.join(path))
+}
+
+fn mounts(spec: &Spec, bundle: Option<&Path>) -> Result<Vec<MountPlan>, PlanError> {
+    let mut plans = Vec::new();
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        let mut plan = MountPlan::from_spec(mount, &format!("mounts[{index}]"))?;
+        if let MountKind::Bind { source, .. } = &mut plan.kind {
+            *source = on_host(source, bundle);
+        }
+        plans.push(plan);
+    }
+    Ok(plans)
+}
+
+fn is_dev_of_host(mount: &MountPlan) -> bool {
+    mount.target == Path::new("/dev") && matches!(mount.kind, MountKind::Bind { .. })
+}
+
+fn root_propagation(linux: &Linux) -> Result<Option<Propagation>, PlanError> {
+    match linux.rootfs_propagation().as_deref() {
+        None | Some("") => Ok(None),
+        Some(name) => match Propagation::parse(name) {
+            Some(propagation) => Ok(Some(propagation)),
+            None => Err(invalid("linux.rootfsPropagation", format!("{name:?} is not a kind of propagation"))),
+        },
+    }
+}
+
+fn uts_name(field: &str, name: &Option<String>, namespaces: &Namespaces) -> Result<Option<String>, PlanError> {
+    match name.as_deref() {
+        None | Some("") => Ok(None),
+        Some(_) if !namespaces.uts.is_private() => {
+            Err(invalid(field, "can't be set without a UTS namespace of the container's own"))
+        }
+        Some(name) if name.len() > 64 => Err(invalid(field, format!("{name:?} is longer than 64 bytes"))),
+        Some(name) => Ok(Some(name.to_owned())),
+    }
+}
+
+fn paths(field: &str, list: Option<&[String]>) -> Result<Vec<PathBuf>, PlanError> {
+    let mut paths = Vec::new();
+    for path in list.unwrap_or_default() {
+        if !path.starts_with('/') || path.contains('\0') {
+            return Err(invalid(field, format!("{path:?} is not an absolute path")));
+        }
+        let path = mounts::clean(Path::new(path));
+        if path == Path::new("/") {
+            return Err(invalid(field, "holds the root"));
+        }
+        paths.push(path);
+    }
+    Ok(paths)
+}
+
+fn sysctls(map: Option<&HashMap<String, String>>, namespaces: &Namespaces) -> Result<Vec<Sysctl>, PlanError> {
+    let mut sysctls: Vec<Sysctl> = Vec::new();
+    for (name, value) in map.into_iter().flatten() {
+        sysctls.push(Sysctl::from_spec(name, value, namespaces)?);
+    }
+    // A map has no order; with one, the same config fails the same way each time.
+    sysctls.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(sysctls)
+}
+
+fn cgroup_path(linux: &Linux) -> Result<Option<CgroupPath>, PlanError> {
+    let Some(path) = linux.cgroups_path() else { return Ok(None) };
+    match path.to_str() {
+        Some("") => Ok(None),
+        Some(path) => {
+            CgroupPath::parse(path).map(Some).map_err(|error| invalid("linux.cgroupsPath", error.to_string()))
+        }
+        None => Err(invalid("linux.cgroupsPath", format!("{path:?} is not UTF-8"))),
+    }
+}
+
+fn resources(linux: &Linux) -> Result<Resources, PlanError> {
+    let config = linux.resources().as_ref();
+    let mut resources = config.map(limits).transpose()?.unwrap_or_default();
+    let rules = config.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    resources.devices = devices::rules(rules)?;
+    Ok(resources)
+}
+
+#[cfg(test)]
+mod tests;

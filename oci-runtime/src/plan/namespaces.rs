@@ -1,0 +1,79 @@
+//! `linux.namespaces`: which are new, which are joined, which are the caller's.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
+
+use super::{PlanError, invalid, unsupported};
+
+/// Where a namespace comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Namespace {
+    /// The caller's own, usually the host's.
+    #[default]
+    Inherited,
+    /// Made for this container.
+    New,
+    /// An existing one.
+    Joined(PathBuf),
+}
+
+impl Namespace {
+    /// Whether the container has one that is not simply its creator's.
+    pub fn is_private(&self) -> bool {
+        *self != Namespace::Inherited
+    }
+}
+
+/// The namespaces of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Namespaces {
+    /// Mounts; never inherited.
+    pub mount: Namespace,
+    /// Process ids.
+    pub pid: Namespace,
+    /// Network.
+    pub network: Namespace,
+    /// System V IPC and POSIX message queues.
+    pub ipc: Namespace,
+    /// Host and domain name.
+    pub uts: Namespace,
+    /// The view of the cgroup trees.
+    pub cgroup: Namespace,
+}
+
+impl Namespaces {
+    pub(super) fn from_spec(list: &[LinuxNamespace]) -> Result<Namespaces, PlanError> {
+        let mut namespaces = Namespaces::default();
+        for (index, entry) in list.iter().enumerate() {
+            let field = || format!("linux.namespaces[{index}]");
+            let slot = match entry.typ() {
+                LinuxNamespaceType::Mount => &mut namespaces.mount,
+                LinuxNamespaceType::Pid => &mut namespaces.pid,
+                LinuxNamespaceType::Network => &mut namespaces.network,
+                LinuxNamespaceType::Ipc => &mut namespaces.ipc,
+                LinuxNamespaceType::Uts => &mut namespaces.uts,
+                LinuxNamespaceType::Cgroup => &mut namespaces.cgroup,
+                LinuxNamespaceType::User => return Err(unsupported(field(), "user namespaces are not built yet")),
+                LinuxNamespaceType::Time => return Err(unsupported(field(), "time namespaces are not built yet")),
+            };
+            if slot.is_private() {
+                return Err(invalid(field(), format!("a second namespace of type {}", entry.typ())));
+            }
+            *slot = match entry.path() {
+                Some(path) if path.is_absolute() => Namespace::Joined(path.clone()),
+                Some(path) if !path.as_os_str().is_empty() => {
+                    return Err(invalid(field(), format!("path {} is not absolute", path.display())));
+                }
+                _ => Namespace::New,
+            };
+        }
+        if !namespaces.mount.is_private() {
+            return Err(invalid(
+                "linux.namespaces",
+                "a mount namespace is needed: without one the container's mounts would be made on the host",
+            ));
+        }
+        Ok(namespaces)
+    }
+}

@@ -1,0 +1,287 @@
+//! `process`: the program, who it runs as and what it may do; of a config.json or of an exec.
+
+use std::ffi::CString;
+use std::path::PathBuf;
+
+use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process, User};
+
+use super::capabilities::CapabilitySets;
+use super::{PlanError, invalid, mounts, unsupported};
+
+/// A checked process object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessPlan {
+    /// The program and its arguments; never empty.
+    pub args: Vec<CString>,
+    /// `NAME=value`, each name once, the last one given; without `HOME` if that was empty.
+    pub env: Vec<CString>,
+    /// Where it runs, in the container; absolute and clean.
+    pub cwd: PathBuf,
+    /// Whether it gets a terminal.
+    pub terminal: bool,
+    /// The terminal's size at first, rows and columns.
+    pub console_size: Option<(u16, u16)>,
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary groups, each once. The primary one is among them: a set-group-ID program would otherwise shed
+    /// it, and with it what is denied to that group (CVE-2022-2989 and its siblings).
+    pub groups: Vec<u32>,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// The five sets.
+    pub capabilities: CapabilitySets,
+    /// Resource limits, each once.
+    pub rlimits: Vec<Rlimit>,
+    /// Set-user-ID programs and file capabilities give nothing.
+    pub no_new_privileges: bool,
+    /// `/proc/<pid>/oom_score_adj`; `None` inherits.
+    pub oom_score_adj: Option<i32>,
+    /// AppArmor profile for the program.
+    pub apparmor_profile: Option<String>,
+}
+
+/// One `setrlimit(2)` limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rlimit {
+    /// `RLIMIT_*`, the kernel's number.
+    pub resource: u32,
+    /// As in the config, for messages.
+    pub name: &'static str,
+    /// The one that applies.
+    pub soft: u64,
+    /// How far the process may raise it.
+    pub hard: u64,
+}
+
+impl ProcessPlan {
+    /// Checks a process object. The caller runs exec with [`ProcessPlan::from_process`], a config goes through
+    /// [`Plan::from_spec`](super::Plan::from_spec).
+    ///
+    /// # Errors
+    /// The first field that is refused.
+    pub fn from_process(process: &Process) -> Result<ProcessPlan, PlanError> {
+        refuse_unbuilt(process)?;
+        let args = process.args().as_deref().unwrap_or_default();
+        if args.is_empty() {
+            return Err(invalid("process.args", "must not be empty"));
+        }
+        if !process.cwd().is_absolute() {
+            return Err(invalid("process.cwd", format!("{:?} is not an absolute path", process.cwd())));
+        }
+        let user = process.user();
+        Ok(ProcessPlan {
+            args: args
+                .iter()
+                .enumerate()
+                .map(|(index, arg)| c_string(arg, "process.args", index))
+                .collect::<Result<_, _>>()?,
+            env: environment(process.env().as_deref().unwrap_or_default())?,
+            cwd: mounts::clean(process.cwd()),
+            terminal: process.terminal().unwrap_or(false),
+            console_size: process.console_size().map(|size| (clamp(size.height()), clamp(size.width()))),
+            uid: id("process.user.uid", user.uid())?,
+            gid: id("process.user.gid", user.gid())?,
+            groups: groups(user)?,
+            umask: umask(user)?,
+            capabilities: CapabilitySets::from_spec(process.capabilities().as_ref()),
+            rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
+            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            oom_score_adj: process.oom_score_adj().map(oom_score_adj).transpose()?,
+            apparmor_profile: process.apparmor_profile().clone().filter(|profile| !profile.is_empty()),
+        })
+    }
+}
+
+fn refuse_unbuilt(process: &Process) -> Result<(), PlanError> {
+    let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    for (field, used) in [
+        ("process.selinuxLabel", named(process.selinux_label())),
+        ("process.scheduler", process.scheduler().is_some()),
+        ("process.ioPriority", process.io_priority().is_some()),
+        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
+    ] {
+        if used {
+            return Err(unsupported(field, "not built yet"));
+        }
+    }
+    Ok(())
+}
+
+fn c_string(text: &str, field: &str, index: usize) -> Result<CString, PlanError> {
+    CString::new(text).map_err(|_| invalid(format!("{field}[{index}]"), "holds a NUL"))
+}
+
+fn environment(list: &[String]) -> Result<Vec<CString>, PlanError> {
+    let mut names: Vec<&str> = Vec::with_capacity(list.len());
+    let mut env: Vec<CString> = Vec::with_capacity(list.len());
+    for (index, entry) in list.iter().enumerate() {
+        let name = match entry.split_once('=') {
+            Some((name, _)) if !name.is_empty() => name,
+            _ => return Err(invalid(format!("process.env[{index}]"), format!("{entry:?} is not NAME=value"))),
+        };
+        let entry = c_string(entry, "process.env", index)?;
+        match names.iter().position(|known| *known == name) {
+            Some(at) => env[at] = entry,
+            None => {
+                names.push(name);
+                env.push(entry);
+            }
+        }
+    }
+    env.retain(|entry| entry.as_bytes() != b"HOME=");
+    Ok(env)
+}
+
+/// `u32::MAX` means "leave it as it is" to `setresuid(2)`: taken for an id it would be the creator's, root.
+fn id(field: &str, id: u32) -> Result<u32, PlanError> {
+    match id {
+        u32::MAX => Err(invalid(field, "4294967295 is not an id")),
+        id => Ok(id),
+    }
+}
+
+fn groups(user: &User) -> Result<Vec<u32>, PlanError> {
+    let mut groups = vec![user.gid()];
+    for gid in user.additional_gids().iter().flatten() {
+        let gid = id("process.user.additionalGids", *gid)?;
+        if !groups.contains(&gid) {
+            groups.push(gid);
+        }
+    }
+    Ok(groups)
+}
+
+fn umask(user: &User) -> Result<u32, PlanError> {
+    match user.umask() {
+        None => Ok(0o022),
+        Some(mask) if mask <= 0o777 => Ok(mask),
+        Some(mask) => Err(invalid("process.user.umask", format!("{mask:#o} is above 0o777"))),
+    }
+}
+
+fn oom_score_adj(score: i32) -> Result<i32, PlanError> {
+    match score {
+        -1000..=1000 => Ok(score),
+        _ => Err(invalid("process.oomScoreAdj", format!("{score} is not between -1000 and 1000"))),
+    }
+}
+
+fn clamp(cells: u64) -> u16 {
+    u16::try_from(cells).unwrap_or(u16::MAX)
+}
+
+fn rlimits(list: &[PosixRlimit]) -> Result<Vec<Rlimit>, PlanError> {
+    let mut limits: Vec<Rlimit> = Vec::with_capacity(list.len());
+    for (index, entry) in list.iter().enumerate() {
+        let field = format!("process.rlimits[{index}]");
+        let (resource, name) = rlimit_kind(entry.typ());
+        if limits.iter().any(|known| known.resource == resource) {
+            return Err(invalid(field, format!("a second {name}")));
+        }
+        if entry.soft() > entry.hard() {
+            return Err(invalid(
+                field,
+                format!("soft limit {} of {name} is above hard {}", entry.soft(), entry.hard()),
+            ));
+        }
+        limits.push(Rlimit { resource, name, soft: entry.soft(), hard: entry.hard() });
+    }
+    Ok(limits)
+}
+
+fn rlimit_kind(kind: PosixRlimitType) -> (u32, &'static str) {
+    match kind {
+        PosixRlimitType::RlimitCpu => (libc::RLIMIT_CPU, "RLIMIT_CPU"),
+        PosixRlimitType::RlimitFsize => (libc::RLIMIT_FSIZE, "RLIMIT_FSIZE"),
+        PosixRlimitType::RlimitData => (libc::RLIMIT_DATA, "RLIMIT_DATA"),
+        PosixRlimitType::RlimitStack => (libc::RLIMIT_STACK, "RLIMIT_STACK"),
+        PosixRlimitType::RlimitCore => (libc::RLIMIT_CORE, "RLIMIT_CORE"),
+        PosixRlimitType::RlimitRss => (libc::RLIMIT_RSS, "RLIMIT_RSS"),
+        PosixRlimitType::RlimitNproc => (libc::RLIMIT_NPROC, "RLIMIT_NPROC"),
+        PosixRlimitType::RlimitNofile => (libc::RLIMIT_NOFILE, "RLIMIT_NOFILE"),
+        PosixRlimitType::RlimitMemlock => (libc::RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK"),
+        PosixRlimitType::RlimitAs => (libc::RLIMIT_AS, "RLIMIT_AS"),
+        PosixRlimitType::RlimitLocks => (libc::RLIMIT_LOCKS, "RLIMIT_LOCKS"),
+        PosixRlimitType::RlimitSigpending => (libc::RLIMIT_SIGPENDING, "RLIMIT_SIGPENDING"),
+        PosixRlimitType::RlimitMsgqueue => (libc::RLIMIT_MSGQUEUE, "RLIMIT_MSGQUEUE"),
+        PosixRlimitType::RlimitNice => (libc::RLIMIT_NICE, "RLIMIT_NICE"),
+        PosixRlimitType::RlimitRtprio => (libc::RLIMIT_RTPRIO, "RLIMIT_RTPRIO"),
+        PosixRlimitType::RlimitRttime => (libc::RLIMIT_RTTIME, "RLIMIT_RTTIME"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process object with these fields besides the required ones.
+    fn plan(fields: &str) -> Result<ProcessPlan, String> {
+        let comma = if fields.is_empty() { "" } else { "," };
+        let user = if fields.contains("\"user\"") { "" } else { r#""user":{"uid":0,"gid":0},"# };
+        let args = if fields.contains("\"args\"") { "" } else { r#""args":["true"],"# };
+        let cwd = if fields.contains("\"cwd\"") { r#""noNewPrivileges":false"# } else { r#""cwd":"/""# };
+        let json = format!("{{{user}{args}{cwd}{comma}{fields}}}");
+        let process: Process = serde_json::from_str(&json).unwrap_or_else(|error| panic!("{json}: {error}"));
+        ProcessPlan::from_process(&process).map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn check_refused(fields: &str, expected: &str) {
+        assert_eq!(plan(fields).map(|_| ()), Err(expected.to_owned()), "{fields}");
+    }
+
+    #[test]
+    fn a_bare_process_gets_the_strict_defaults() {
+        let plan = plan("").unwrap();
+        assert_eq!(plan.capabilities, CapabilitySets::default());
+        assert_eq!((plan.umask, plan.terminal, plan.no_new_privileges), (0o022, false, false));
+        assert_eq!((plan.uid, plan.gid, plan.groups.as_slice()), (0, 0, &[0][..]));
+    }
+
+    #[test]
+    fn the_primary_group_is_among_the_groups_and_each_is_there_once() {
+        let plan = plan(r#""user":{"uid":1000,"gid":100,"additionalGids":[5,100,5,7]}"#).unwrap();
+        assert_eq!(plan.groups, [100, 5, 7]);
+    }
+
+    #[test]
+    fn the_last_value_of_a_variable_wins_and_an_empty_home_is_none() {
+        let env = plan(r#""env":["A=1","HOME=","B=2","A=3=4"]"#).unwrap().env;
+        assert_eq!(env, [c"A=3=4".to_owned(), c"B=2".to_owned()]);
+    }
+
+    #[test]
+    fn a_process_without_an_inheritable_set_gets_none() {
+        let capabilities =
+            r#""capabilities":{"bounding":["CAP_CHOWN"],"permitted":["CAP_CHOWN"],"effective":["CAP_CHOWN"]}"#;
+        let sets = plan(capabilities).unwrap().capabilities;
+        assert_eq!((sets.bounding, sets.permitted, sets.effective, sets.inheritable, sets.ambient), (1, 1, 1, 0, 0));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        check_refused(r#""args":[]"#, "process.args: must not be empty");
+        check_refused(r#""args":["a\u0000b"]"#, "process.args[0]: holds a NUL");
+        check_refused(r#""env":["A"]"#, "process.env[0]: \"A\" is not NAME=value");
+        check_refused(r#""env":["A=1","=x"]"#, "process.env[1]: \"=x\" is not NAME=value");
+        check_refused(r#""cwd":"tmp""#, "process.cwd: \"tmp\" is not an absolute path");
+        check_refused(r#""user":{"uid":4294967295,"gid":0}"#, "process.user.uid: 4294967295 is not an id");
+        check_refused(r#""user":{"uid":0,"gid":0,"umask":1024}"#, "process.user.umask: 0o2000 is above 0o777");
+        check_refused(r#""oomScoreAdj":1001"#, "process.oomScoreAdj: 1001 is not between -1000 and 1000");
+        let nofile = r#"{"type":"RLIMIT_NOFILE","soft":2,"hard":1}"#;
+        check_refused(
+            &format!(r#""rlimits":[{nofile}]"#),
+            "process.rlimits[0]: soft limit 2 of RLIMIT_NOFILE is above hard 1",
+        );
+        let core = r#"{"type":"RLIMIT_CORE","soft":0,"hard":0}"#;
+        check_refused(&format!(r#""rlimits":[{core},{core}]"#), "process.rlimits[1]: a second RLIMIT_CORE");
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_by_name() {
+        check_refused(r#""selinuxLabel":"system_u:x""#, "process.selinuxLabel is not supported: not built yet");
+        check_refused(r#""scheduler":{"policy":"SCHED_BATCH"}"#, "process.scheduler is not supported: not built yet");
+    }
+}

@@ -1,0 +1,164 @@
+//! Whole configurations: one valid one, and what each change to it leads to.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn config() -> Value {
+    json!({
+        "ociVersion": "1.2.0",
+        "root": {"path": "rootfs", "readonly": true},
+        "hostname": "box",
+        "process": {"args": ["sh"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+            {"destination": "/data", "type": "bind", "source": "data", "options": ["rbind", "rro", "rprivate"]},
+        ],
+        "linux": {
+            "cgroupsPath": "/orlop/box",
+            "namespaces": [
+                {"type": "mount"}, {"type": "pid"}, {"type": "uts"}, {"type": "ipc"},
+                {"type": "network", "path": "/run/netns/box"},
+            ],
+        },
+    })
+}
+
+/// The plan of [`config`] with the value at each JSON pointer replaced (or, in an object, added).
+fn plan(changes: &[(&str, Value)]) -> Result<Plan, PlanError> {
+    let mut config = config();
+    for (pointer, value) in changes {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        config.pointer_mut(parent).unwrap()[key] = value.clone();
+    }
+    Plan::from_spec(&serde_json::from_value(config).unwrap(), Some(Path::new("/bundle")))
+}
+
+#[track_caller]
+fn check_refused(pointer: &str, value: Value, expected: &str) {
+    assert_eq!(
+        plan(&[(pointer, value.clone())]).map_err(|e| e.to_string()).map(|_| ()),
+        Err(expected.to_owned()),
+        "{value}"
+    );
+}
+
+#[test]
+fn a_config_is_resolved_against_its_bundle() {
+    let plan = plan(&[]).unwrap();
+    assert_eq!(plan.root, Some("/bundle/rootfs".into()));
+    assert_eq!(plan.mounts[2].kind, MountKind::Bind { source: "/bundle/data".into(), recursive: true });
+    assert_eq!(plan.namespaces.network, Namespace::Joined("/run/netns/box".into()));
+    assert_eq!(plan.namespaces.cgroup, Namespace::Inherited);
+    assert_eq!(plan.cgroup.map(|path| path.to_string()).as_deref(), Some("/orlop/box"));
+    assert!(plan.root_readonly && plan.own_dev);
+}
+
+#[test]
+fn every_container_has_the_default_devices_and_an_empty_list_allows_no_more() {
+    let plan = plan(&[("/linux/resources", json!({"devices": []}))]).unwrap();
+    let paths: Vec<_> = plan.devices.iter().map(|device| device.path.to_str().unwrap()).collect();
+    assert_eq!(paths, ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"]);
+    assert!(plan.resources.devices.iter().all(|rule| rule.kind != cgroup::DeviceKind::All));
+}
+
+#[test]
+fn a_device_of_the_config_replaces_the_default_one() {
+    let replaced =
+        json!({"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600, "uid": 7, "gid": 8});
+    let fifo = json!({"path": "/dev/pipe", "type": "p", "major": 0, "minor": 0});
+    let ptmx = json!({"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2});
+    let plan = plan(&[("/linux/devices", json!([replaced, fifo, ptmx]))]).unwrap();
+    assert_eq!(plan.devices.len(), 7);
+    assert_eq!((plan.devices[0].mode, plan.devices[0].uid, plan.devices[0].gid), (0o600, 7, 8));
+    assert_eq!(plan.devices[1].kind, NodeKind::Fifo);
+}
+
+#[test]
+fn a_dev_of_the_host_is_left_alone() {
+    let dev = json!({"destination": "/dev/", "type": "bind", "source": "/dev", "options": ["rbind"]});
+    assert!(!plan(&[("/mounts", json!([dev]))]).unwrap().own_dev);
+}
+
+#[test]
+fn versions_of_the_spec_up_to_the_next_major_are_taken() {
+    for version in ["1.0.0", "1.0.2-dev", "1.3.1"] {
+        assert!(plan(&[("/ociVersion", json!(version))]).is_ok(), "{version}");
+    }
+    check_refused("/ociVersion", json!("2.0.0"), "ociVersion is not supported: 2.0.0; 1.0.0 to 1.3 are");
+    check_refused("/ociVersion", json!("1"), "ociVersion: \"1\" is not a version");
+}
+
+#[test]
+fn what_is_not_built_is_refused_by_name() {
+    let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+    for (pointer, value, field) in [
+        ("/linux/uidMappings", mapping.clone(), "linux.uidMappings"),
+        ("/linux/gidMappings", mapping, "linux.gidMappings"),
+        ("/linux/timeOffsets", json!({"monotonic": {"secs": 1}}), "linux.timeOffsets"),
+        ("/linux/mountLabel", json!("system_u:object_r"), "linux.mountLabel"),
+        ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
+        ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality"),
+        ("/linux/namespaces", json!([{"type": "mount"}, {"type": "user"}]), "linux.namespaces[1]"),
+        ("/linux/namespaces", json!([{"type": "time"}]), "linux.namespaces[0]"),
+        ("/hooks", json!({"poststop": [{"path": "/bin/true"}]}), "hooks.poststop"),
+        ("/hooks", json!({"prestart": [{"path": "/bin/true"}]}), "hooks.prestart"),
+        (
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/x"}),
+            "linux.seccomp.listenerPath",
+        ),
+    ] {
+        match plan(&[(pointer, value)]) {
+            Err(PlanError::Unsupported { field: named, .. }) => assert_eq!(named, field),
+            other => panic!("{field}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_container_without_its_own_mounts_is_refused() {
+    check_refused(
+        "/linux/namespaces",
+        json!([{"type": "pid"}]),
+        "linux.namespaces: a mount namespace is needed: without one the container's mounts would be made on the host",
+    );
+    check_refused(
+        "/linux/namespaces",
+        json!([{"type": "mount"}, {"type": "pid"}, {"type": "pid"}]),
+        "linux.namespaces[2]: a second namespace of type pid",
+    );
+}
+
+#[test]
+fn names_need_a_uts_namespace() {
+    let namespaces = ("/linux/namespaces", json!([{"type": "mount"}]));
+    let error = plan(&[namespaces]).unwrap_err().to_string();
+    assert_eq!(error, "hostname: can't be set without a UTS namespace of the container's own");
+}
+
+#[test]
+fn a_systemd_cgroup_path_and_the_root_are_refused() {
+    for path in ["system.slice:cri:abc", "/", "/a/.."] {
+        let error = plan(&[("/linux/cgroupsPath", json!(path))]).unwrap_err().to_string();
+        assert!(error.starts_with("linux.cgroupsPath: "), "{error}");
+    }
+}
+
+#[test]
+fn paths_that_are_hidden_have_to_be_absolute() {
+    let plan = plan(&[("/linux/maskedPaths", json!(["/proc/kcore", "/proc/../sys//firmware"]))]).unwrap();
+    assert_eq!(plan.masked_paths, [PathBuf::from("/proc/kcore"), PathBuf::from("/sys/firmware")]);
+    check_refused("/linux/maskedPaths", json!(["proc"]), "linux.maskedPaths: \"proc\" is not an absolute path");
+    check_refused("/linux/readonlyPaths", json!(["/"]), "linux.readonlyPaths: holds the root");
+}
+
+#[test]
+fn sixty_four_kib_of_mounts_keep_every_namespace() {
+    // CVE-2021-43784 lost namespaces to a length that wrapped at 16 bits.
+    let mount = json!({"destination": format!("/{}", "x".repeat(200)), "type": "tmpfs"});
+    let plan = plan(&[("/mounts", Value::Array(vec![mount; 1000]))]).unwrap();
+    assert_eq!(plan.mounts.len(), 1000);
+    assert!(plan.namespaces.pid.is_private() && plan.namespaces.mount.is_private());
+}
