@@ -17,6 +17,8 @@
 
 pub mod at;
 pub mod error;
+pub mod netlink;
+pub mod nft;
 pub mod remove;
 pub mod rootfd;
 
