@@ -17,10 +17,15 @@
 
 pub mod at;
 pub mod error;
+pub mod fd;
+pub mod mount;
+pub mod mountinfo;
 pub mod netlink;
 pub mod nft;
+pub mod process;
 pub mod remove;
 pub mod rootfd;
+pub mod signal;
 
 pub use error::{Error, Result};
 pub use nix::errno::Errno;
