@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use nix::errno::Errno;
+use sys::signal::Number;
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -112,11 +113,18 @@ pub enum Error {
         /// How long was waited.
         seconds: u64,
     },
+    /// The mounts of the host could not be read.
+    #[error("find the cgroup hierarchies")]
+    Detect {
+        /// Why.
+        #[source]
+        source: sys::Error,
+    },
     /// A process could not be signalled.
-    #[error("send signal {signal} to process {pid}")]
+    #[error("send {signal} to process {pid}")]
     Signal {
-        /// The signal's number.
-        signal: i32,
+        /// The signal.
+        signal: Number,
         /// The process.
         pid: i32,
         /// Why.

@@ -10,13 +10,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use sys::process::PidFd;
+use sys::process::{Pid, PidFd};
+use sys::signal::{Number, Signal};
 
 use crate::cgroup::pause;
 use crate::{Cgroup, Error, Result};
-
-/// SIGKILL, the same number on every architecture.
-const SIGKILL: i32 = 9;
 
 impl Cgroup {
     /// Kills every process, here and below, and waits until none is left. A frozen cgroup is thawed for it.
@@ -35,7 +33,7 @@ impl Cgroup {
                 let path = self.v1().next().map(|member| member.dir.path().to_owned()).unwrap_or_default();
                 return Err(Error::Deadline { path, state: "empty", seconds: deadline.as_secs() });
             }
-            self.signal(SIGKILL)?;
+            self.signal(Signal::SIGKILL)?;
             pause(step);
             step = (step * 2).min(Duration::from_millis(50));
         }
@@ -44,21 +42,22 @@ impl Cgroup {
 
     /// Sends a signal to every process, here and below, that is there now. Ones forked meanwhile get it too: the
     /// cgroup is frozen while the signal is sent. It stays frozen if it was before, except for SIGKILL.
-    pub fn signal(&self, signal: i32) -> Result<()> {
+    pub fn signal(&self, signal: impl Into<Number>) -> Result<()> {
+        let signal = signal.into();
         let was_frozen = self.is_frozen()?;
         if !was_frozen {
             self.freeze_unless_gone()?;
         }
         let sent = self.signal_each(signal);
-        if !was_frozen || signal == SIGKILL {
+        if !was_frozen || signal == Signal::SIGKILL.into() {
             self.thaw()?;
         }
         sent
     }
 
-    fn signal_each(&self, signal: i32) -> Result<()> {
+    fn signal_each(&self, signal: Number) -> Result<()> {
         for pid in self.processes()? {
-            let sent = PidFd::open(pid).and_then(|process| process.send_signal(signal));
+            let sent = PidFd::open(Pid::from_raw(pid)).and_then(|process| process.send_signal(signal));
             match sent {
                 Err(error) if error.is(Errno::ESRCH) => {}
                 result => result.map_err(|source| Error::Signal { signal, pid, source })?,

@@ -1,15 +1,14 @@
 //! What the host has mounted.
 //!
-//! Found in `/proc/self/mountinfo` and nowhere else: a path below `/sys/fs/cgroup` is a custom, not a rule. Each
+//! Found in mountinfo and nowhere else: a path below `/sys/fs/cgroup` is a custom, not a rule. Each
 //! hierarchy is opened once; cgroups are reached relative to that fd.
 
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use sys::mountinfo::MountInfo;
 
-use crate::dir::{Dir, read_all};
+use crate::dir::Dir;
 use crate::{Error, Result};
 
 /// How the host mounts its controllers.
@@ -61,12 +60,8 @@ pub struct Layout {
 impl Layout {
     /// Reads `/proc/self/mountinfo` and opens what is mounted.
     pub fn detect() -> Result<Layout> {
-        let path = Path::new("/proc/self/mountinfo");
-        let file = openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty())
-            .map_err(|source| Error::Open { path: path.to_owned(), source })?;
-        let text = read_all(std::os::fd::AsFd::as_fd(&file))
-            .map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        Layout::open(parse(&text))
+        let mounts = sys::mountinfo::read().map_err(|source| Error::Detect { source })?;
+        Layout::open(hierarchies(&mounts))
     }
 
     fn open(mounts: Vec<(Kind, PathBuf)>) -> Result<Layout> {
@@ -109,33 +104,24 @@ impl Layout {
     }
 }
 
-/// The cgroup hierarchies of a mountinfo file. One mounted more than once counts once: the first mount of its
-/// root wins, then the first of any other directory of it (as inside a container).
-fn parse(mountinfo: &str) -> Vec<(Kind, PathBuf)> {
-    let mut found: Vec<(Kind, PathBuf, bool)> = Vec::new();
-    for (kind, root, mountpoint) in mountinfo.lines().filter_map(parse_line) {
-        let whole = root == "/";
-        match found.iter_mut().find(|(known, ..)| *known == kind) {
-            None => found.push((kind, mountpoint, whole)),
-            Some(known) if whole && !known.2 => *known = (kind, mountpoint, whole),
+/// The cgroup hierarchies among the mounts. One mounted more than once counts once: the first mount of its root wins,
+/// then the first of any other directory of it (as inside a container).
+fn hierarchies(mounts: &[MountInfo]) -> Vec<(Kind, PathBuf)> {
+    let mut found: Vec<(Kind, &MountInfo)> = Vec::new();
+    let is_whole = |mount: &MountInfo| mount.root == Path::new("/");
+    for mount in mounts {
+        let kind = match mount.fstype.as_str() {
+            "cgroup2" => Kind::V2,
+            "cgroup" => Kind::V1 { controllers: v1_controllers(&mount.super_options) },
+            _ => continue,
+        };
+        match found.iter_mut().find(|(known, _)| *known == kind) {
+            None => found.push((kind, mount)),
+            Some((_, known)) if is_whole(mount) && !is_whole(known) => *known = mount,
             Some(_) => {}
         }
     }
-    found.into_iter().map(|(kind, mountpoint, _)| (kind, mountpoint)).collect()
-}
-
-/// One line (proc_pid_mountinfo(5)): `id parent major:minor root mountpoint options… - fstype source superoptions`.
-fn parse_line(line: &str) -> Option<(Kind, &str, PathBuf)> {
-    let (before, after) = line.split_once(" - ")?;
-    let mut fields = before.split(' ').skip(3);
-    let (root, mountpoint) = (fields.next()?, fields.next()?);
-    let mut fields = after.split(' ');
-    let kind = match fields.next()? {
-        "cgroup2" => Kind::V2,
-        "cgroup" => Kind::V1 { controllers: v1_controllers(fields.nth(1)?) },
-        _ => return None,
-    };
-    Some((kind, root, unescape(mountpoint)))
+    found.into_iter().map(|(kind, mount)| (kind, mount.mount_point.clone())).collect()
 }
 
 /// The controllers among a v1 mount's super options, which also hold mount flags.
@@ -146,20 +132,6 @@ fn v1_controllers(options: &str) -> Vec<String> {
         .filter(|option| !FLAGS.contains(option) && !option.starts_with("release_agent="))
         .map(str::to_owned)
         .collect()
-}
-
-/// Undoes the kernel's `\ooo` for space, tab, newline and backslash.
-fn unescape(field: &str) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let code = (*first == b'\\').then(|| tail.get(..3)).flatten();
-        match code.and_then(|code| u8::from_str_radix(std::str::from_utf8(code).ok()?, 8).ok()) {
-            Some(byte) => (bytes.push(byte), rest = &tail[3..]).1,
-            None => (bytes.push(*first), rest = tail).1,
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -173,6 +145,10 @@ mod tests {
 40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,release_agent=/lib/agent,name=systemd
 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate
 ";
+
+    fn parse(mountinfo: &str) -> Vec<(Kind, PathBuf)> {
+        hierarchies(&sys::mountinfo::parse(mountinfo.as_bytes()).expect("lines of mountinfo"))
+    }
 
     fn v1(controllers: &[&str]) -> Kind {
         Kind::V1 { controllers: controllers.iter().map(|&name| name.to_owned()).collect() }
@@ -199,12 +175,6 @@ mod tests {
 3 0 0:1 / /again rw - cgroup cgroup rw,memory
 ";
         assert_eq!(parse(text), [(v1(&["memory"]), PathBuf::from("/sys/fs/cgroup/memory"))]);
-    }
-
-    #[test]
-    fn an_escaped_mount_point_is_decoded() {
-        let text = "1 0 0:1 / /odd\\040place\\134 rw - cgroup2 none rw\n";
-        assert_eq!(parse(text), [(Kind::V2, PathBuf::from("/odd place\\"))]);
     }
 
     #[test]
