@@ -7,13 +7,18 @@
 //!
 //! The crate knows only processes and public protocols. It never imports what it tests.
 
+pub mod cri;
+mod daemon;
 mod eventually;
 pub mod images;
+pub mod pods;
 mod programs;
 mod registry;
 mod snapshot;
 mod world;
 
+pub use cri::Cri;
+pub use daemon::{CriDaemon, Plugins, install_plugins, network};
 pub use eventually::{Outcome, eventually, slow};
 pub use programs::{Output, binary, output, tool, write};
 pub use registry::Registry;
