@@ -25,9 +25,11 @@ mod inputs;
 pub mod plan;
 mod status;
 
+pub use cgroup;
 pub use create::create;
 pub use error::Error;
 pub use exec::exec;
 pub use inputs::{Created, ExecInputs, Gate, Inputs, Parent, Root, StdioFds, Target};
 pub use plan::{Plan, PlanError, ProcessPlan};
+pub use seccomp;
 pub use status::{StartError, StartErrorKind};

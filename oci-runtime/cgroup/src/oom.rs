@@ -17,7 +17,7 @@ use crate::{Cgroup, Error, Result};
 /// last [`OomWatch::acknowledge`], or was removed.
 #[derive(Debug)]
 pub struct OomWatch {
-    event: EventFd,
+    event: OwnedFd,
     /// `memory.oom_control`, whose `oom_kill` counts processes killed.
     control: OwnedFd,
 }
@@ -30,15 +30,25 @@ impl Cgroup {
             .map_err(|source| Error::Call { what: "eventfd2(0, EFD_CLOEXEC|EFD_NONBLOCK)".to_owned(), source })?;
         let control = dir.open_file("memory.oom_control", OFlag::O_RDONLY)?;
         dir.write("cgroup.event_control", &format!("{} {}", event.as_fd().as_raw_fd(), control.as_raw_fd()))?;
-        Ok(Some(OomWatch { event, control }))
+        Ok(Some(OomWatch { event: event.into(), control }))
     }
 }
 
 impl OomWatch {
+    /// The watch as two fds, to be sent to another process, which makes it a watch again with [`OomWatch::from_fds`].
+    pub fn into_fds(self) -> [OwnedFd; 2] {
+        [self.event, self.control]
+    }
+
+    /// The watch that [`OomWatch::into_fds`] took apart.
+    pub fn from_fds([event, control]: [OwnedFd; 2]) -> OomWatch {
+        OomWatch { event, control }
+    }
+
     /// Clears the event, so that the fd can be polled again. False once the cgroup is gone: then the fd would be
     /// readable for ever, and the watch should be dropped.
     pub fn acknowledge(&self) -> Result<bool> {
-        match self.event.read() {
+        match nix::unistd::read(&self.event, &mut [0; size_of::<u64>()]) {
             Ok(_) | Err(Errno::EAGAIN) => Ok(self.control_text()?.is_some()),
             Err(source) => Err(Error::Call { what: "read from the out-of-memory eventfd".to_owned(), source }),
         }
