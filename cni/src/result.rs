@@ -1,6 +1,6 @@
 //! The result of an ADD: what the plugins did to a pod's network, in the form of CNI 1.1.
 //!
-//! Older forms exist only on the wire; `convert` reads and writes them.
+//! Older forms exist only on the wire; [`crate::convert`] reads and writes them.
 
 use std::net::IpAddr;
 
