@@ -16,16 +16,23 @@
 //! | 6.8 | overlay's `lowerdir+` ([`mount`]) | [`mount::mount_on`], see there |
 
 pub mod at;
+pub mod credentials;
 pub mod error;
 pub mod fd;
+pub mod fs;
 pub mod mount;
 pub mod mountinfo;
+pub mod namespace;
 pub mod netlink;
 pub mod nft;
+pub mod poll;
 pub mod process;
+pub mod procfs;
+pub mod pty;
 pub mod remove;
 pub mod rootfd;
 pub mod signal;
+pub mod socket;
 
 pub use error::{Error, Result};
 pub use nix::errno::Errno;
