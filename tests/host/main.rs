@@ -1,1 +1,3 @@
 //! Tests that need nothing of the machine.
+
+mod architecture;

@@ -1,3 +1,4 @@
 //! Tests that need root.
 
+mod critest;
 mod world;
