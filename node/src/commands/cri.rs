@@ -1,7 +1,101 @@
-//! `orlop cri`: the daemon.
+//! `orlop cri`: the daemon, from its settings to its end.
 
 use crate::settings::Settings;
+use anyhow::Context;
+use sd_notify::NotifyState;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
 
-pub(crate) fn run(_settings: &Settings) -> anyhow::Result<()> {
-    anyhow::bail!("being built")
+/// Recovers what runs, serves until SIGTERM or SIGINT, and leaves the pods alone.
+///
+/// # Errors
+/// A directory or the socket can't be made, another daemon serves it, or the state can't be read.
+pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the async runtime")?
+        .block_on(serve(settings))
+}
+
+async fn serve(settings: &Settings) -> anyhow::Result<()> {
+    for folder in [&settings.root, &settings.state] {
+        private_folder(folder)?;
+    }
+    let daemon = cri::Daemon::recover(config(settings)?).await?;
+    let socket = settings.socket();
+    let listener = listen(&socket)?;
+    let mut term = signal(SignalKind::terminate()).context("watch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
+    let shutdown = async move {
+        tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("stopping; pods are left alone");
+        notify(&NotifyState::Stopping);
+    };
+    tracing::info!(socket = %socket.display(), "serving");
+    notify(&NotifyState::Ready);
+    let served = daemon.serve(listener, shutdown).await;
+    // A successor may already listen there only after this process is gone; nobody else makes this path.
+    _ = std::fs::remove_file(&socket);
+    Ok(served?)
+}
+
+/// Supervision is optional: without systemd there is nobody to tell, and a failure to tell changes nothing.
+fn notify(state: &NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+        tracing::warn!(%error, "tell the service manager");
+    }
+}
+
+/// A folder that only root may enter; one that is looser, from an older version or a careless hand, is repaired.
+fn private_folder(path: &Path) -> anyhow::Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.with_context(|| format!("make {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+        .with_context(|| format!("make {} private", path.display()))
+}
+
+/// Listens on the socket, 0600. A dead daemon's socket is replaced, a living one's is an error.
+fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        anyhow::bail!("another daemon serves {}; give this one its own --root, --state and --socket", path.display());
+    }
+    // Bound under a private name and renamed once its mode is right: it is never open to others, not for a moment.
+    let fresh = path.with_added_extension(format!("{}", std::process::id()));
+    _ = std::fs::remove_file(&fresh);
+    let listener = UnixListener::bind(&fresh).with_context(|| format!("listen on {}", fresh.display()))?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))
+        .and_then(|()| std::fs::rename(&fresh, path))
+        .with_context(|| format!("put the socket at {}", path.display()))?;
+    Ok(listener)
+}
+
+fn config(settings: &Settings) -> anyhow::Result<cri::Config> {
+    let mut config = cri::Config::new(&settings.root, &settings.state, shim(settings)?);
+    config.cgroup_parent.clone_from(&settings.cri.cgroup_parent);
+    config.netns_dir.clone_from(&settings.cri.netns_dir);
+    config.cni = cri::Cni {
+        conf_dir: settings.cni.conf_dir.clone(),
+        bin_dirs: settings.cni.bin_dirs.clone(),
+        cache_dir: settings.cni.cache_dir.clone(),
+        timeout: std::time::Duration::from_secs(settings.cri.cni_timeout_s),
+    };
+    config.registry_hosts_dirs.clone_from(&settings.registry.hosts_dirs);
+    config.parallel_layers = settings.image.parallel_layers;
+    Ok(config)
+}
+
+fn shim(settings: &Settings) -> anyhow::Result<PathBuf> {
+    let shim = if settings.cri.shim.as_os_str().is_empty() {
+        std::env::current_exe().context("find this program")?.with_file_name("orlop-shim")
+    } else {
+        settings.cri.shim.clone()
+    };
+    anyhow::ensure!(shim.is_file(), "the pod supervisor {} is not there (cri.shim)", shim.display());
+    Ok(shim)
 }
