@@ -143,6 +143,13 @@ fn read_text(knob: OwnedFd) -> Result<String> {
     Ok(String::from_utf8_lossy(&content).into_owned())
 }
 
+/// Fails unless the real user may execute `path`, which is resolved as usual (access(2), `X_OK`).
+pub fn may_execute(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    unistd::access(path, unistd::AccessFlags::X_OK)
+        .map_err(|errno| Error::new("access", errno, format_args!("{}, X_OK", quoted(path))))
+}
+
 /// The content of the file `path`; EFBIG if it is longer than `max` bytes.
 pub fn read_bounded(path: impl AsRef<Path>, max: u64) -> Result<Vec<u8>> {
     read_to_limit(File::from(open(path.as_ref(), OFlag::O_RDONLY, 0)?), max)

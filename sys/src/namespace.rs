@@ -84,6 +84,14 @@ pub fn setns(namespace: &impl AsFd, kind: Kind) -> Result<()> {
         .map_err(|errno| Error::new("setns", errno, format_args!("{}, {}", fd(namespace), flags(kind.flag()))))
 }
 
+/// Moves the calling thread into namespaces of the process behind a pidfd, into all of these kinds or none (setns(2), Linux
+/// 5.8).
+pub fn join(process: &impl AsFd, kinds: &[Kind]) -> Result<()> {
+    let all = kinds.iter().fold(CloneFlags::empty(), |all, kind| all | kind.flag());
+    nix::sched::setns(process, all)
+        .map_err(|errno| Error::new("setns", errno, format_args!("{}, {}", fd(process), flags(all))))
+}
+
 /// A namespace of the calling thread.
 pub fn current(kind: Kind) -> Result<OwnedFd> {
     open_path(Path::new("/proc/thread-self/ns").join(kind.file_name()).as_ref())
