@@ -1,12 +1,141 @@
 //! Creating a container: everything but running its program.
 
-use crate::{Created, Error, Inputs, Plan};
+use std::os::fd::OwnedFd;
+
+use cgroup::{Cgroup, Layout};
+use sys::credentials::CapabilitySets;
+use sys::process::CloneFlags;
+
+use crate::error::{Error, Step};
+use crate::host::{self, Host};
+use crate::init::{self, Init, Settings};
+use crate::inputs::{Created, Gate, Inputs, StdioFds};
+use crate::launch::{Launch, Launched, launch};
+use crate::plan::{Namespace, Plan};
+use crate::seccomp_filter;
 
 /// Creates the container: on success its first process waits behind [`Inputs::gate`], ready to run the program.
 ///
+/// The plan has to name a cgroup, which has to be new or empty; it is made here with its limits.
+///
 /// # Errors
 /// Nothing is left of a container that could not be created: its process is dead and its cgroup removed.
-pub fn create(plan: Plan, inputs: Inputs<'_>) -> Result<Created, Error> {
-    let _ = (plan, inputs);
-    Err(Error::Missing("create"))
+pub fn create(plan: Plan, mut inputs: Inputs<'_>) -> Result<Created, Error> {
+    let settings = Settings {
+        seccomp: seccomp_filter::load(inputs.seccomp.take(), plan.seccomp.as_ref())?,
+        best_effort_oom_score: inputs.best_effort_oom_score,
+        best_effort_rlimits: inputs.best_effort_rlimits,
+        preserve_fds: inputs.preserve_fds,
+        own_image: own_image()?,
+    };
+    refuse_missing_capabilities(&plan)?;
+    let stdio = without_null(std::mem::take(&mut inputs.stdio))?;
+    let layout = Layout::detect().step(|| "look for cgroups".to_owned())?;
+    let path = plan.cgroup.as_ref().ok_or_else(|| Error::Refused("linux.cgroupsPath: none given".to_owned()))?;
+    (inputs.progress)("make cgroup");
+    let cgroup = Cgroup::create(&layout, &path.to_string(), &plan.resources).step(|| format!("make cgroup {path}"))?;
+    let memory_limit = plan.resources.memory.limit.filter(|limit| *limit > 0);
+    let created = Host::open(&plan, &mut inputs, &layout, &cgroup)
+        .and_then(|host| start(plan, inputs, host, &cgroup, stdio, settings));
+    created.map_err(|error| {
+        let error = with_hint(error, &cgroup, memory_limit);
+        // The error that led here is the one to tell.
+        let _ = cgroup.delete();
+        error
+    })
+}
+
+fn start(
+    plan: Plan,
+    mut inputs: Inputs<'_>,
+    mut host: Host,
+    cgroup: &Cgroup,
+    stdio: StdioFds,
+    settings: Settings,
+) -> Result<Created, Error> {
+    let mut namespaces = CloneFlags::empty();
+    namespaces.set(CloneFlags::CLONE_NEWPID, plan.namespaces.pid == Namespace::New);
+    let pid_namespace = host.pid_namespace.take();
+    let how = Launch {
+        namespaces,
+        cgroup: Some(cgroup),
+        pid_namespace: pid_namespace.as_ref().map(std::os::fd::AsFd::as_fd),
+        parent: inputs.parent,
+    };
+    (inputs.progress)("clone the container's process");
+    let init = Init { plan, host, cgroup, stdio, settings };
+    let launched = launch(&how, |channel| init::run(init, channel))?;
+    let console = launched.hear(&mut inputs.progress)?;
+    finish(launched, console, inputs.gate == Gate::Pipe)
+}
+
+/// What the caller gets of a process that is ready.
+pub(crate) fn finish(launched: Launched, console: Option<OwnedFd>, gated: bool) -> Result<Created, Error> {
+    let start_time = sys::process::start_time(launched.child.pid).step(|| "read the start time".to_owned());
+    let start = match gated {
+        true => sys::fd::duplicate(&launched.status).map(Some).step(|| "make the start fd".to_owned()),
+        false => Ok(None),
+    };
+    match (start_time, start) {
+        (Ok(start_time), Ok(start)) => Ok(Created {
+            pid: launched.child.pid.as_raw(),
+            start_time,
+            pidfd: launched.child.pidfd.map(Into::into),
+            start,
+            status: launched.status,
+            console,
+        }),
+        (Err(error), _) | (_, Err(error)) => {
+            launched.end();
+            Err(error)
+        }
+    }
+}
+
+/// The runtime's own file, for [`init`] to recognise.
+pub(crate) fn own_image() -> Result<sys::at::FileStat, Error> {
+    let step = || "look at the runtime's own image".to_owned();
+    let image = std::fs::File::open("/proc/self/exe")
+        .map_err(|error| sys::Error::from_io("open", &error, "\"/proc/self/exe\""))
+        .step(step)?;
+    sys::at::fstat(&image).step(step)
+}
+
+/// A stream that is the host's null device is replaced by the container's: its mode is not the container's to change.
+pub(crate) fn without_null(stdio: StdioFds) -> Result<StdioFds, Error> {
+    let keep = |stream: Option<OwnedFd>| match stream {
+        Some(stream) => {
+            let null = host::is_null(&stream).step(|| "look at a standard stream".to_owned())?;
+            Ok::<_, Error>((!null).then_some(stream))
+        }
+        None => Ok(None),
+    };
+    Ok(StdioFds { stdin: keep(stdio.stdin)?, stdout: keep(stdio.stdout)?, stderr: keep(stdio.stderr)? })
+}
+
+/// What we don't have we can't give; the kernel would only say EPERM.
+fn refuse_missing_capabilities(plan: &Plan) -> Result<(), Error> {
+    let sets = &plan.process.capabilities;
+    let own = CapabilitySets::current().step(|| "read the own capabilities".to_owned())?;
+    let missing = (sets.permitted | sets.effective) & !own.permitted;
+    match missing.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Refused(format!(
+            "process.capabilities: {missing:?} can't be given: the runtime does not have it"
+        ))),
+    }
+}
+
+/// A process that died without a word was most likely killed for its memory.
+fn with_hint(error: Error, cgroup: &Cgroup, memory_limit: Option<i64>) -> Error {
+    let Error::Silent { stage, .. } = error else { return error };
+    let kills = cgroup.oom_watch().ok().flatten().and_then(|watch| watch.kills().ok().flatten());
+    let hint = match (kills, memory_limit) {
+        (Some(kills), Some(limit)) if kills > 0 => {
+            format!(": the memory limit of {limit} bytes is below what it needs to start")
+        }
+        (Some(kills), None) if kills > 0 => ": it was killed for lack of memory".to_owned(),
+        _ => String::new(),
+    };
+    Error::Silent { stage, hint }
 }

@@ -21,8 +21,13 @@ pub mod config;
 mod create;
 mod error;
 mod exec;
+mod host;
+mod init;
 mod inputs;
+mod launch;
 pub mod plan;
+mod program;
+mod seccomp_filter;
 mod status;
 
 pub use cgroup;

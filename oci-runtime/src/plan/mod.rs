@@ -3,7 +3,7 @@
 //! The wire types of the runtime-spec end here. What comes out is complete and checked: the code that acts on it has
 //! no `Option` to interpret and no field to refuse.
 
-pub mod capabilities;
+mod capabilities;
 mod devices;
 mod mounts;
 mod namespaces;
@@ -17,10 +17,9 @@ use std::path::{Path, PathBuf};
 use cgroup::{CgroupPath, Resources};
 use oci_spec::runtime::{Linux, LinuxSeccomp, Spec};
 
+pub use capabilities::CapabilitySets;
 pub use devices::{Device, NodeKind};
-pub use mounts::{
-    Attributes, MountKind, MountPlan, PROC_OVERMOUNTS, Parameter, Propagation, PropagationKind, known_options,
-};
+pub use mounts::{Attributes, MountKind, MountPlan, PROC_OVERMOUNTS, Parameter, Propagation, known_options};
 pub use namespaces::{Namespace, Namespaces};
 pub use process::{ProcessPlan, Rlimit};
 pub use resources::{LEAST_MEMORY, limits};
@@ -139,7 +138,6 @@ fn check_version(version: &str) -> Result<(), PlanError> {
 
 fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
     let Some(hooks) = spec.hooks() else { return Ok(()) };
-    #[expect(deprecated, reason = "engines still send prestart hooks")]
     let lists = [
         ("hooks.prestart", hooks.prestart()),
         ("hooks.createRuntime", hooks.create_runtime()),

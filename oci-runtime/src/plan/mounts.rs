@@ -6,11 +6,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use libc::{
-    MOUNT_ATTR__ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,
-    MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
-};
 use oci_spec::runtime::Mount;
+use sys::mount::{MountFlags, Propagation as PropagationKind};
 
 use super::{PlanError, invalid, unsupported};
 
@@ -47,8 +44,6 @@ pub enum MountKind {
         source: Option<String>,
         /// The file system's own parameters.
         parameters: Vec<Parameter>,
-        /// Copy what the image has at the target into it (`tmpcopyup`).
-        copy_up: bool,
     },
     /// The container's own cgroups, in the host's layout.
     Cgroup,
@@ -67,9 +62,9 @@ pub enum Parameter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Attributes {
     /// Bits to set.
-    pub set: u64,
+    pub set: MountFlags,
     /// Bits to clear; the field of access times is cleared as a whole.
-    pub clear: u64,
+    pub clear: MountFlags,
 }
 
 impl Attributes {
@@ -80,22 +75,22 @@ impl Attributes {
 
     /// Whether the mount becomes read-only.
     pub fn read_only(self) -> bool {
-        self.set & MOUNT_ATTR_RDONLY != 0
+        self.set.contains(MountFlags::RDONLY)
     }
 
     fn apply(&mut self, change: Change) {
         match change {
             Change::Set(bit) => {
                 self.set |= bit;
-                self.clear &= !bit;
+                self.clear -= bit;
             }
             Change::Clear(bit) => {
                 self.clear |= bit;
-                self.set &= !bit;
+                self.set -= bit;
             }
             Change::AccessTime(mode) => {
-                self.set = self.set & !MOUNT_ATTR__ATIME | mode;
-                self.clear |= MOUNT_ATTR__ATIME;
+                self.set = (self.set - MountFlags::ATIME) | mode;
+                self.clear |= MountFlags::ATIME;
             }
         }
     }
@@ -104,23 +99,10 @@ impl Attributes {
 /// How a mount shares later mounts and unmounts with its copies (`mount_namespaces(7)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Propagation {
-    /// Which way.
+    /// Who sees mounts made below.
     pub kind: PropagationKind,
     /// For all mounts below it as well.
     pub recursive: bool,
-}
-
-/// The kinds of propagation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PropagationKind {
-    /// Neither way.
-    Private,
-    /// From the original to here.
-    Slave,
-    /// Both ways.
-    Shared,
-    /// Neither way, and it can't be bound elsewhere.
-    Unbindable,
 }
 
 impl Propagation {
@@ -142,31 +124,31 @@ impl Propagation {
 
 #[derive(Debug, Clone, Copy)]
 enum Change {
-    Set(u64),
-    Clear(u64),
-    AccessTime(u64),
+    Set(MountFlags),
+    Clear(MountFlags),
+    AccessTime(MountFlags),
 }
 
 /// Attribute options; each but `defaults`-like ones also exists with an `r` in front, for the whole tree.
 const ATTRIBUTES: [(&str, Change); 18] = [
-    ("ro", Change::Set(MOUNT_ATTR_RDONLY)),
-    ("rw", Change::Clear(MOUNT_ATTR_RDONLY)),
-    ("nosuid", Change::Set(MOUNT_ATTR_NOSUID)),
-    ("suid", Change::Clear(MOUNT_ATTR_NOSUID)),
-    ("nodev", Change::Set(MOUNT_ATTR_NODEV)),
-    ("dev", Change::Clear(MOUNT_ATTR_NODEV)),
-    ("noexec", Change::Set(MOUNT_ATTR_NOEXEC)),
-    ("exec", Change::Clear(MOUNT_ATTR_NOEXEC)),
-    ("nodiratime", Change::Set(MOUNT_ATTR_NODIRATIME)),
-    ("diratime", Change::Clear(MOUNT_ATTR_NODIRATIME)),
-    ("nosymfollow", Change::Set(MOUNT_ATTR_NOSYMFOLLOW)),
-    ("symfollow", Change::Clear(MOUNT_ATTR_NOSYMFOLLOW)),
-    ("relatime", Change::AccessTime(MOUNT_ATTR_RELATIME)),
-    ("norelatime", Change::AccessTime(MOUNT_ATTR_RELATIME)),
-    ("noatime", Change::AccessTime(MOUNT_ATTR_NOATIME)),
-    ("atime", Change::AccessTime(MOUNT_ATTR_RELATIME)),
-    ("strictatime", Change::AccessTime(MOUNT_ATTR_STRICTATIME)),
-    ("nostrictatime", Change::AccessTime(MOUNT_ATTR_RELATIME)),
+    ("ro", Change::Set(MountFlags::RDONLY)),
+    ("rw", Change::Clear(MountFlags::RDONLY)),
+    ("nosuid", Change::Set(MountFlags::NOSUID)),
+    ("suid", Change::Clear(MountFlags::NOSUID)),
+    ("nodev", Change::Set(MountFlags::NODEV)),
+    ("dev", Change::Clear(MountFlags::NODEV)),
+    ("noexec", Change::Set(MountFlags::NOEXEC)),
+    ("exec", Change::Clear(MountFlags::NOEXEC)),
+    ("nodiratime", Change::Set(MountFlags::NODIRATIME)),
+    ("diratime", Change::Clear(MountFlags::NODIRATIME)),
+    ("nosymfollow", Change::Set(MountFlags::NOSYMFOLLOW)),
+    ("symfollow", Change::Clear(MountFlags::NOSYMFOLLOW)),
+    ("relatime", Change::AccessTime(MountFlags::empty())),
+    ("norelatime", Change::AccessTime(MountFlags::empty())),
+    ("noatime", Change::AccessTime(MountFlags::NOATIME)),
+    ("atime", Change::AccessTime(MountFlags::empty())),
+    ("strictatime", Change::AccessTime(MountFlags::STRICTATIME)),
+    ("nostrictatime", Change::AccessTime(MountFlags::empty())),
 ];
 
 /// Options of a superblock that `fsconfig` takes as flags for every file system. A bind mount has none of its own,
@@ -184,7 +166,7 @@ const PROPAGATIONS: [&str; 8] =
 pub fn known_options() -> Vec<String> {
     let attributes = ATTRIBUTES.iter().map(|(name, _)| name.to_string());
     let recursive = ATTRIBUTES.iter().map(|(name, _)| format!("r{name}"));
-    let plain = SUPERBLOCK.iter().chain(&IGNORED).chain(&PROPAGATIONS).chain(&["bind", "rbind", "tmpcopyup"]);
+    let plain = SUPERBLOCK.iter().chain(&IGNORED).chain(&PROPAGATIONS).chain(&["bind", "rbind"]);
     let mut all: Vec<String> = attributes.chain(recursive).chain(plain.map(|name| name.to_string())).collect();
     all.sort();
     all
@@ -211,7 +193,6 @@ impl MountPlan {
                 fstype: fstype.to_owned(),
                 source: source.map(|source| source.to_string_lossy().into_owned()),
                 parameters: options.parameters,
-                copy_up: options.copy_up,
             },
         };
         Ok(MountPlan {
@@ -234,7 +215,6 @@ fn bind(source: Option<PathBuf>, recursive: bool, field: &str) -> Result<MountKi
 #[derive(Default)]
 struct Options {
     bind: Option<bool>,
-    copy_up: bool,
     attributes: Attributes,
     recursive: Attributes,
     propagation: Vec<Propagation>,
@@ -264,7 +244,7 @@ impl Options {
             match name {
                 "bind" => self.bind = Some(self.bind.unwrap_or(false)),
                 "rbind" => self.bind = Some(true),
-                "tmpcopyup" => self.copy_up = true,
+                "tmpcopyup" => return Err(unsupported(format!("{field}.options"), "tmpcopyup is not built yet")),
                 "remount" => return Err(unsupported(format!("{field}.options"), "remount: mount it as it should be")),
                 "idmap" | "ridmap" => {
                     return Err(unsupported(format!("{field}.options"), "id mapped mounts are not built yet"));
@@ -331,6 +311,8 @@ fn check_target(target: &Path, field: &str) -> Result<(), PlanError> {
 mod tests {
     use super::*;
 
+    const NONE: MountFlags = MountFlags::empty();
+
     fn plan(json: &str) -> Result<MountPlan, PlanError> {
         MountPlan::from_spec(&serde_json::from_str(json).unwrap(), "mounts[0]")
     }
@@ -341,7 +323,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_attributes(list: &str, set: u64, clear: u64) {
+    fn check_attributes(list: &str, set: MountFlags, clear: MountFlags) {
         assert_eq!(options(list).attributes, Attributes { set, clear }, "{list}");
         let recursive: Vec<String> = list.split(',').map(|name| format!("r{name}")).collect();
         assert_eq!(options(&recursive.join(",")).recursive, Attributes { set, clear }, "recursive {list}");
@@ -349,21 +331,21 @@ mod tests {
 
     #[test]
     fn attribute_options_set_and_clear_and_the_last_one_wins() {
-        check_attributes("ro", MOUNT_ATTR_RDONLY, 0);
-        check_attributes("ro,rw", 0, MOUNT_ATTR_RDONLY);
-        check_attributes("rw,ro", MOUNT_ATTR_RDONLY, 0);
-        let three = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-        check_attributes("nosuid,nodev,noexec", three, 0);
-        check_attributes("nosuid,nodev,noexec,exec,dev,suid", 0, three);
-        check_attributes("nosymfollow", MOUNT_ATTR_NOSYMFOLLOW, 0);
+        check_attributes("ro", MountFlags::RDONLY, NONE);
+        check_attributes("ro,rw", NONE, MountFlags::RDONLY);
+        check_attributes("rw,ro", MountFlags::RDONLY, NONE);
+        let three = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        check_attributes("nosuid,nodev,noexec", three, NONE);
+        check_attributes("nosuid,nodev,noexec,exec,dev,suid", NONE, three);
+        check_attributes("nosymfollow", MountFlags::NOSYMFOLLOW, NONE);
     }
 
     #[test]
     fn access_time_options_replace_each_other() {
-        check_attributes("noatime", MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME);
-        check_attributes("noatime,strictatime", MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME);
-        check_attributes("strictatime,relatime", 0, MOUNT_ATTR__ATIME);
-        check_attributes("noatime,atime,nodiratime", MOUNT_ATTR_NODIRATIME, MOUNT_ATTR__ATIME);
+        check_attributes("noatime", MountFlags::NOATIME, MountFlags::ATIME);
+        check_attributes("noatime,strictatime", MountFlags::STRICTATIME, MountFlags::ATIME);
+        check_attributes("strictatime,relatime", NONE, MountFlags::ATIME);
+        check_attributes("noatime,atime,nodiratime", MountFlags::NODIRATIME, MountFlags::ATIME);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::ffi::CString;
 use std::path::PathBuf;
 
-use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process, User};
+use oci_spec::runtime::{PosixRlimit, Process, User};
+use sys::credentials::{Limit, Resource};
 
 use super::capabilities::CapabilitySets;
 use super::{PlanError, invalid, mounts, unsupported};
@@ -45,14 +46,10 @@ pub struct ProcessPlan {
 /// One `setrlimit(2)` limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rlimit {
-    /// `RLIMIT_*`, the kernel's number.
-    pub resource: u32,
-    /// As in the config, for messages.
-    pub name: &'static str,
-    /// The one that applies.
-    pub soft: u64,
-    /// How far the process may raise it.
-    pub hard: u64,
+    /// `RLIMIT_*`.
+    pub resource: Resource,
+    /// The one that applies, and how far the process may raise it.
+    pub limit: Limit,
 }
 
 impl ProcessPlan {
@@ -176,45 +173,28 @@ fn rlimits(list: &[PosixRlimit]) -> Result<Vec<Rlimit>, PlanError> {
     let mut limits: Vec<Rlimit> = Vec::with_capacity(list.len());
     for (index, entry) in list.iter().enumerate() {
         let field = format!("process.rlimits[{index}]");
-        let (resource, name) = rlimit_kind(entry.typ());
+        let resource: Resource = match entry.typ().to_string().parse() {
+            Ok(resource) => resource,
+            Err(error) => return Err(invalid(field, format!("{error}"))),
+        };
         if limits.iter().any(|known| known.resource == resource) {
-            return Err(invalid(field, format!("a second {name}")));
+            return Err(invalid(field, format!("a second {resource}")));
         }
         if entry.soft() > entry.hard() {
             return Err(invalid(
                 field,
-                format!("soft limit {} of {name} is above hard {}", entry.soft(), entry.hard()),
+                format!("soft limit {} of {resource} is above hard {}", entry.soft(), entry.hard()),
             ));
         }
-        limits.push(Rlimit { resource, name, soft: entry.soft(), hard: entry.hard() });
+        limits.push(Rlimit { resource, limit: Limit { soft: entry.soft(), hard: entry.hard() } });
     }
     Ok(limits)
-}
-
-fn rlimit_kind(kind: PosixRlimitType) -> (u32, &'static str) {
-    match kind {
-        PosixRlimitType::RlimitCpu => (libc::RLIMIT_CPU, "RLIMIT_CPU"),
-        PosixRlimitType::RlimitFsize => (libc::RLIMIT_FSIZE, "RLIMIT_FSIZE"),
-        PosixRlimitType::RlimitData => (libc::RLIMIT_DATA, "RLIMIT_DATA"),
-        PosixRlimitType::RlimitStack => (libc::RLIMIT_STACK, "RLIMIT_STACK"),
-        PosixRlimitType::RlimitCore => (libc::RLIMIT_CORE, "RLIMIT_CORE"),
-        PosixRlimitType::RlimitRss => (libc::RLIMIT_RSS, "RLIMIT_RSS"),
-        PosixRlimitType::RlimitNproc => (libc::RLIMIT_NPROC, "RLIMIT_NPROC"),
-        PosixRlimitType::RlimitNofile => (libc::RLIMIT_NOFILE, "RLIMIT_NOFILE"),
-        PosixRlimitType::RlimitMemlock => (libc::RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK"),
-        PosixRlimitType::RlimitAs => (libc::RLIMIT_AS, "RLIMIT_AS"),
-        PosixRlimitType::RlimitLocks => (libc::RLIMIT_LOCKS, "RLIMIT_LOCKS"),
-        PosixRlimitType::RlimitSigpending => (libc::RLIMIT_SIGPENDING, "RLIMIT_SIGPENDING"),
-        PosixRlimitType::RlimitMsgqueue => (libc::RLIMIT_MSGQUEUE, "RLIMIT_MSGQUEUE"),
-        PosixRlimitType::RlimitNice => (libc::RLIMIT_NICE, "RLIMIT_NICE"),
-        PosixRlimitType::RlimitRtprio => (libc::RLIMIT_RTPRIO, "RLIMIT_RTPRIO"),
-        PosixRlimitType::RlimitRttime => (libc::RLIMIT_RTTIME, "RLIMIT_RTTIME"),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sys::credentials::Capabilities;
 
     /// A process object with these fields besides the required ones.
     fn plan(fields: &str) -> Result<ProcessPlan, String> {
@@ -257,7 +237,9 @@ mod tests {
         let capabilities =
             r#""capabilities":{"bounding":["CAP_CHOWN"],"permitted":["CAP_CHOWN"],"effective":["CAP_CHOWN"]}"#;
         let sets = plan(capabilities).unwrap().capabilities;
-        assert_eq!((sets.bounding, sets.permitted, sets.effective, sets.inheritable, sets.ambient), (1, 1, 1, 0, 0));
+        let (none, chown) = (Capabilities::NONE, Capabilities(1));
+        assert_eq!((sets.bounding, sets.permitted, sets.effective), (chown, chown, chown));
+        assert_eq!((sets.inheritable, sets.ambient), (none, none));
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! `linux.resources` → [`cgroup::Resources`], and the refusal of what has no counterpart there.
 
-use std::collections::HashMap;
-
 use cgroup::{Cpu, Cpuset, HugetlbLimit, Memory, Resources};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxNetwork, LinuxResources};
 
@@ -29,7 +27,7 @@ pub fn limits(resources: &LinuxResources) -> Result<Resources, PlanError> {
         pids,
         devices: Vec::new(),
         hugetlb: hugetlb(resources)?,
-        unified: resources.unified().clone().unwrap_or_else(HashMap::new).into_iter().collect(),
+        unified: resources.unified().clone().unwrap_or_default().into_iter().collect(),
     })
 }
 

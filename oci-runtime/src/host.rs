@@ -1,0 +1,258 @@
+//! What a container takes from the host, opened before it is cloned: in there, no path of the host is resolved.
+//!
+//! Volumes are copied as detached mounts and get their attributes and propagation here, so that nothing is ever attached
+//! with more rights than it shall have. A source on a file server that does not answer hangs here, under its name.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use cgroup::{Cgroup, Kind, Layout};
+use sys::at::{self, SFlag};
+use sys::mount::{Attr, MountFlags, Propagation, clone_fd, clone_tree, mount_setattr};
+use sys::namespace::Kind as NamespaceKind;
+use sys::procfs::ProcFd;
+
+use crate::error::{Error, Step};
+use crate::inputs::{Gate, Inputs, Root};
+use crate::plan::{MountKind, MountPlan, Namespace, Plan, SysctlNamespace};
+
+/// Everything of the host that the container's first process works with.
+pub(crate) struct Host {
+    /// The root file system, detached.
+    pub(crate) root: OwnedFd,
+    /// For each mount of the plan that is a bind mount, its detached copy.
+    pub(crate) binds: Vec<Option<Bind>>,
+    /// What the mount type `cgroup` shows.
+    pub(crate) cgroups: Vec<CgroupTree>,
+    /// The pod's shared memory, detached, and where it goes.
+    pub(crate) shared_memory: Option<(PathBuf, Bind)>,
+    /// The host's `/dev/null` as a read-only detached mount: bound over a masked file, nobody in the container can change
+    /// the mode of the host's device through it.
+    pub(crate) null: OwnedFd,
+    /// Namespaces to join, the PID namespace excepted.
+    pub(crate) joined: Vec<(NamespaceKind, OwnedFd)>,
+    /// The PID namespace to be born in.
+    pub(crate) pid_namespace: Option<OwnedFd>,
+    /// For all writes below `/proc`.
+    pub(crate) procfs: ProcFd,
+    /// The FIFO to wait behind.
+    pub(crate) fifo: Option<Fifo>,
+}
+
+/// A detached bind mount.
+pub(crate) struct Bind {
+    pub(crate) mount: OwnedFd,
+    pub(crate) is_directory: bool,
+}
+
+/// One hierarchy as the container shall see it.
+pub(crate) struct CgroupTree {
+    /// The name of its directory below the host's mount of cgroups, for example `cpu` or `cpu,cpuacct`.
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    /// The container's own directory, detached; `None` if its cgroup namespace shows it that anyway.
+    pub(crate) mount: Option<OwnedFd>,
+}
+
+/// A FIFO, by the directory that holds it: opened for writing, it blocks until there is a reader.
+pub(crate) struct Fifo {
+    pub(crate) directory: OwnedFd,
+    pub(crate) name: std::ffi::OsString,
+}
+
+impl Host {
+    /// Opens it all.
+    pub(crate) fn open(plan: &Plan, inputs: &mut Inputs<'_>, layout: &Layout, cgroup: &Cgroup) -> Result<Host, Error> {
+        let progress = &mut *inputs.progress;
+        let joined = open_namespaces(plan)?;
+        refuse_sysctls_of_host(plan, &joined)?;
+        let pid_namespace = match &plan.namespaces.pid {
+            Namespace::Joined(path) => Some(open_namespace(path, NamespaceKind::Pid)?),
+            _ => None,
+        };
+        Ok(Host {
+            root: open_root(&mut inputs.root, progress)?,
+            binds: open_binds(plan, progress)?,
+            cgroups: open_cgroups(plan, layout, cgroup)?,
+            shared_memory: inputs.shared_memory.take().map(open_shared_memory).transpose()?,
+            null: open_null()?,
+            joined,
+            pid_namespace,
+            procfs: ProcFd::open().step(|| "open a private procfs".to_owned())?,
+            fifo: open_fifo(&inputs.gate)?,
+        })
+    }
+}
+
+fn open_root(root: &mut Root, progress: &mut dyn FnMut(&str)) -> Result<OwnedFd, Error> {
+    match root {
+        Root::Mount(mount) => sys::fd::duplicate(mount).step(|| "take the root file system".to_owned()),
+        Root::Path(path) => {
+            let stage = format!("open root {}", path.display());
+            progress(&stage);
+            let mount = clone_tree(&*path, true).step(|| stage.clone())?;
+            // As a copy it would be a peer of a shared host mount: what the container mounts would show up there.
+            let private = Attr { propagation: Some(Propagation::Private), ..Attr::default() };
+            mount_setattr(&mount, true, &private).step(|| stage)?;
+            Ok(mount)
+        }
+    }
+}
+
+fn open_binds(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Result<Vec<Option<Bind>>, Error> {
+    let base = base_propagation(plan);
+    let mut binds = Vec::with_capacity(plan.mounts.len());
+    for mount in &plan.mounts {
+        binds.push(match &mount.kind {
+            MountKind::Bind { source, recursive } => {
+                let stage = format!("open volume {}", source.display());
+                progress(&stage);
+                Some(open_bind(source, *recursive, mount, base).map_err(|source| Error::Step { step: stage, source })?)
+            }
+            MountKind::Filesystem { .. } | MountKind::Cgroup => None,
+        });
+    }
+    Ok(binds)
+}
+
+fn open_bind(source: &Path, recursive: bool, plan: &MountPlan, base: Option<Propagation>) -> sys::Result<Bind> {
+    let mount = clone_tree(source, recursive)?;
+    let last = |recursive| plan.propagation.iter().rev().find(|change| change.recursive == recursive);
+    // Recursive changes first: what is said of the mount itself counts for it alone.
+    let tree = Attr {
+        set: plan.recursive.set,
+        clr: plan.recursive.clear,
+        propagation: last(true).map(|change| change.kind).or(base),
+        userns: None,
+    };
+    let top = Attr {
+        set: plan.attributes.set,
+        clr: plan.attributes.clear,
+        propagation: last(false).map(|change| change.kind),
+        userns: None,
+    };
+    for (recursive, change) in [(true, tree), (false, top)] {
+        if !change.set.is_empty() || !change.clr.is_empty() || change.propagation.is_some() {
+            mount_setattr(&mount, recursive, &change)?;
+        }
+    }
+    let is_directory = at::file_type(&at::fstat(&mount)?) == SFlag::S_IFDIR;
+    Ok(Bind { mount, is_directory })
+}
+
+/// How volumes share mounts with the host unless they say it themselves: as a slave, so that later mounts of the host
+/// show up, or as `rootfsPropagation` has it. `None` keeps what the host's mount is.
+fn base_propagation(plan: &Plan) -> Option<Propagation> {
+    match plan.root_propagation {
+        None => Some(Propagation::Slave),
+        Some(change) if change.kind == Propagation::Shared => None,
+        Some(change) => Some(change.kind),
+    }
+}
+
+fn open_shared_memory((target, mount): (PathBuf, OwnedFd)) -> Result<(PathBuf, Bind), Error> {
+    let copy = clone_fd(&mount, false).step(|| "copy the pod's shared memory".to_owned())?;
+    Ok((target, Bind { mount: copy, is_directory: true }))
+}
+
+/// The container's own directory in every v1 hierarchy, if some mount of the plan shows them.
+fn open_cgroups(plan: &Plan, layout: &Layout, cgroup: &Cgroup) -> Result<Vec<CgroupTree>, Error> {
+    if !plan.mounts.iter().any(|mount| mount.kind == MountKind::Cgroup) {
+        return Ok(Vec::new());
+    }
+    let namespaced = plan.namespaces.cgroup == Namespace::New;
+    let mut trees = Vec::new();
+    for hierarchy in layout.hierarchies().iter().filter(|hierarchy| hierarchy.kind != Kind::V2) {
+        let root = hierarchy.root.path();
+        let path = root.join(cgroup.path().relative());
+        let mount = match namespaced {
+            true => None,
+            false => Some(open_cgroup(&path).step(|| format!("open cgroup {}", path.display()))?),
+        };
+        let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        trees.push(CgroupTree { name, kind: hierarchy.kind.clone(), mount });
+    }
+    Ok(trees)
+}
+
+fn open_cgroup(path: &Path) -> sys::Result<OwnedFd> {
+    let mount = clone_tree(path, false)?;
+    let private = Attr { propagation: Some(Propagation::Private), ..Attr::default() };
+    mount_setattr(&mount, false, &private)?;
+    Ok(mount)
+}
+
+/// CVE-2025-31133: what covers a masked file has to be the null device, whatever stands at its path.
+fn open_null() -> Result<OwnedFd, Error> {
+    let step = || "open /dev/null".to_owned();
+    let mount = clone_tree("/dev/null", false).step(step)?;
+    if !is_null(&mount).step(step)? {
+        return Err(Error::Refused("/dev/null of the host is not the null device".to_owned()));
+    }
+    let read_only = Attr { set: MountFlags::RDONLY, propagation: Some(Propagation::Private), ..Attr::default() };
+    mount_setattr(&mount, false, &read_only).step(step)?;
+    Ok(mount)
+}
+
+/// Whether an fd refers to the null device (char 1:3).
+pub(crate) fn is_null(file: &impl std::os::fd::AsFd) -> sys::Result<bool> {
+    let stat = at::fstat(file)?;
+    Ok(at::file_type(&stat) == SFlag::S_IFCHR && stat.st_rdev == at::device(1, 3))
+}
+
+fn open_namespaces(plan: &Plan) -> Result<Vec<(NamespaceKind, OwnedFd)>, Error> {
+    let namespaces = &plan.namespaces;
+    // The mount namespace comes last: paths of the host have no meaning after it.
+    let all = [
+        (NamespaceKind::Ipc, &namespaces.ipc),
+        (NamespaceKind::Uts, &namespaces.uts),
+        (NamespaceKind::Net, &namespaces.network),
+        (NamespaceKind::Cgroup, &namespaces.cgroup),
+        (NamespaceKind::Mount, &namespaces.mount),
+    ];
+    let mut joined = Vec::new();
+    for (kind, namespace) in all {
+        if let Namespace::Joined(path) = namespace {
+            joined.push((kind, open_namespace(path, kind)?));
+        }
+    }
+    Ok(joined)
+}
+
+fn open_namespace(path: &Path, kind: NamespaceKind) -> Result<OwnedFd, Error> {
+    sys::namespace::open(path, kind).step(|| format!("open namespace {}", path.display()))
+}
+
+/// A namespace that is joined by path may be the host's own: its parameters are not the container's to set.
+fn refuse_sysctls_of_host(plan: &Plan, joined: &[(NamespaceKind, OwnedFd)]) -> Result<(), Error> {
+    for sysctl in &plan.sysctls {
+        let (kind, host) = match sysctl.namespace {
+            SysctlNamespace::Network => (NamespaceKind::Net, "/proc/1/ns/net"),
+            SysctlNamespace::Ipc => (NamespaceKind::Ipc, "/proc/1/ns/ipc"),
+            SysctlNamespace::Uts => (NamespaceKind::Uts, "/proc/1/ns/uts"),
+        };
+        let Some((_, namespace)) = joined.iter().find(|(known, _)| *known == kind) else { continue };
+        let host = open_namespace(Path::new(host), kind)?;
+        if sys::namespace::same(namespace, &host).step(|| "compare with the host's namespace".to_owned())? {
+            let name = sysctl.path.replace('/', ".");
+            return Err(Error::Refused(format!(
+                "linux.sysctl[{name}]: the container shares that namespace with the host"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn open_fifo(gate: &Gate) -> Result<Option<Fifo>, Error> {
+    let Gate::Fifo(path) = gate else { return Ok(None) };
+    let refuse = || Error::Refused(format!("{} is not the path of a FIFO", path.display()));
+    let (directory, name) = path.parent().zip(path.file_name()).ok_or_else(refuse)?;
+    let directory = sys::rootfd::RootFd::open(directory)
+        .and_then(|directory| sys::fd::duplicate(&directory))
+        .step(|| format!("open {}", directory.display()))?;
+    let stat = at::fstatat(&directory, name).step(|| format!("look at {}", path.display()))?;
+    match at::file_type(&stat) {
+        SFlag::S_IFIFO => Ok(Some(Fifo { directory, name: name.to_owned() })),
+        _ => Err(refuse()),
+    }
+}

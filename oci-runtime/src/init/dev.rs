@@ -1,0 +1,93 @@
+//! `/dev`: nodes, links and the null device.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use sys::Errno;
+use sys::at::{self, OFlag, SFlag};
+use sys::rootfd::RootFd;
+
+use crate::error::{Error, Step};
+use crate::host::{Host, is_null};
+use crate::plan::{Device, NodeKind, Plan};
+
+/// Name in `/dev` and target, from config-linux.md.
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+];
+
+/// Makes the plan's nodes and the links that programs count on.
+///
+/// `/dev` is opened once and every name is made relative to that fd, so an image in which it is a link changes nothing
+/// on the host (CVE-2026-41579, CVE-2026-47766).
+pub(super) fn make_nodes(plan: &Plan, root: &RootFd) -> Result<(), Error> {
+    let dev = root.mkdir_all(Path::new("/dev"), 0o755).step(|| "open /dev".to_owned())?;
+    for device in &plan.devices {
+        let step = || format!("make device {}", device.path.display());
+        match device.path.strip_prefix("/dev").ok().filter(|name| name.components().count() == 1) {
+            Some(name) => make_node(device, &dev, name).step(step)?,
+            None => {
+                let parent = device.path.parent().unwrap_or(Path::new("/"));
+                let parent = root.mkdir_all(parent, 0o755).step(step)?;
+                let name = Path::new(device.path.file_name().unwrap_or_default());
+                make_node(device, &parent, name).step(step)?;
+            }
+        }
+    }
+    for (name, target) in LINKS {
+        // A kernel without it has no link to it either.
+        if name != "core" || root.open_path(Path::new(target)).is_ok() {
+            link(&dev, name, target).step(|| format!("make link /dev/{name}"))?;
+        }
+    }
+    // The container's own terminals, never the host's node.
+    match at::unlinkat(&dev, "ptmx") {
+        Err(error) if !error.is(Errno::ENOENT) => Err(error),
+        _ => at::symlinkat("pts/ptmx", &dev, "ptmx"),
+    }
+    .step(|| "make link /dev/ptmx".to_owned())
+}
+
+fn link(dev: &OwnedFd, name: &str, target: &str) -> sys::Result<()> {
+    match at::symlinkat(target, dev, name) {
+        Err(error) if error.is(Errno::EEXIST) => Ok(()),
+        made => made,
+    }
+}
+
+fn make_node(device: &Device, parent: &OwnedFd, name: &Path) -> sys::Result<()> {
+    let kind = match device.kind {
+        NodeKind::Char => SFlag::S_IFCHR,
+        NodeKind::Block => SFlag::S_IFBLK,
+        NodeKind::Fifo => SFlag::S_IFIFO,
+    };
+    let number = at::device(device.major.into(), device.minor.into());
+    match at::mknodat(parent, name, kind, device.mode, number) {
+        // The umask is 0 while the container is set up: the mode is as asked.
+        Ok(()) if device.uid == 0 && device.gid == 0 => Ok(()),
+        Ok(()) => at::fchownat(parent, name, device.uid, device.gid),
+        Err(error) if error.is(Errno::EEXIST) && is_same(parent, name, kind, number)? => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the node that is there is the one that is wanted.
+fn is_same(parent: &OwnedFd, name: &Path, kind: SFlag, number: u64) -> sys::Result<bool> {
+    let stat = at::fstatat(parent, name)?;
+    Ok(at::file_type(&stat) == kind && (kind == SFlag::S_IFIFO || stat.st_rdev == number))
+}
+
+/// The null device for standard streams that are not given: the container's own, so that the host's can't be changed
+/// through it, if it has one; else the host's through its read-only mount.
+pub(super) fn open_null(root: &RootFd, host: &Host) -> Result<OwnedFd, Error> {
+    let own = root.open_path(Path::new("/dev/null")).and_then(|null| Ok(is_null(&null)?.then_some(null)));
+    let null = match &own {
+        Ok(Some(null)) => at::reopen(null, OFlag::O_RDWR),
+        _ => at::reopen(&host.null, OFlag::O_RDWR),
+    };
+    null.step(|| "open the null device".to_owned())
+}

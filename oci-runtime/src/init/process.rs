@@ -1,0 +1,323 @@
+//! From a process with the creator's powers to the container's program: streams, limits, identity, filter, exec.
+//!
+//! The part that a container's first process and an exec'd one share.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use sys::Errno;
+use sys::at::{self, OFlag};
+use sys::credentials::{self, CapabilitySets, Limit, SeccompFlags};
+use sys::namespace::Kind;
+use sys::procfs::ProcFd;
+use sys::pty::Pty;
+use sys::rootfd::RootFd;
+
+use super::{console, own_root};
+use crate::error::{Error, Step};
+use crate::host::Fifo;
+use crate::inputs::StdioFds;
+use crate::launch::Channel;
+use crate::plan::ProcessPlan;
+use crate::program;
+
+/// How strict to be, and the filter.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The BPF program, ready to load.
+    pub(crate) seccomp: Option<Filter>,
+    /// See [`Inputs`](crate::Inputs).
+    pub(crate) best_effort_oom_score: bool,
+    /// See [`Inputs`](crate::Inputs).
+    pub(crate) best_effort_rlimits: bool,
+    /// See [`Inputs`](crate::Inputs).
+    pub(crate) preserve_fds: u32,
+    /// The runtime's own image, which must never be executed as a container's program.
+    pub(crate) own_image: at::FileStat,
+}
+
+/// A seccomp program and its flags.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    /// An array of `struct sock_filter`.
+    pub(crate) program: Vec<u8>,
+    /// `SECCOMP_FILTER_FLAG_*`.
+    pub(crate) flags: SeccompFlags,
+}
+
+/// Where the process stands when all around it is set up.
+pub(crate) struct Standing {
+    /// The container's root.
+    pub(crate) root: RootFd,
+    /// `HOME=…` from its passwd, if the environment has none.
+    pub(crate) home: Option<CString>,
+    /// The null device, for streams that are not given.
+    pub(crate) null: OwnedFd,
+    /// Its terminal.
+    pub(crate) console: Option<Pty>,
+    /// A FIFO to wait behind instead of the channel.
+    pub(crate) fifo: Option<Fifo>,
+}
+
+/// Sheds what a copy of the creator has and a new process should not: signal dispositions and mask, session, umask.
+pub(crate) fn start_clean() -> Result<(), Error> {
+    sys::signal::reset_all().step(|| "reset signals".to_owned())?;
+    // A session of its own: no controlling terminal, no job control of the creator's.
+    sys::process::set_session().step(|| "start a session".to_owned())?;
+    // Keys of the creator's session would be the container's too. A kernel without keyrings has none to leak.
+    match sys::process::join_session_keyring(c"orlop") {
+        Err(error) if !error.is(Errno::ENOSYS) => return Err(error).step(|| "make a session keyring".to_owned()),
+        _ => {}
+    }
+    // Modes of what is made in the container are meant as they are given.
+    credentials::set_umask(0);
+    Ok(())
+}
+
+/// Writes `oomScoreAdj`; where the host forbids it and that is tolerated, it stays as inherited.
+pub(super) fn set_oom_score(plan: &ProcessPlan, settings: &Settings, procfs: &ProcFd) -> Result<(), Error> {
+    let Some(score) = plan.oom_score_adj else { return Ok(()) };
+    match procfs.write_self("oom_score_adj", score.to_string()) {
+        Err(error) if settings.best_effort_oom_score && (error.is(Errno::EACCES) || error.is(Errno::EPERM)) => Ok(()),
+        written => written.step(|| format!("set process.oomScoreAdj to {score}")),
+    }
+}
+
+/// Made if the image lacks it, as runc does.
+pub(super) fn make_working_directory(plan: &ProcessPlan, root: &RootFd) -> Result<(), Error> {
+    match root.mkdir_all(&plan.cwd, 0o755) {
+        // A read-only root without it: entering it fails with a better message.
+        Err(error) if error.is(Errno::EROFS) => Ok(()),
+        made => made.map(drop).step(|| format!("make working directory {}", plan.cwd.display())),
+    }
+}
+
+/// `HOME` of the user, from the container's passwd; `/` without one.
+pub(crate) fn home(plan: &ProcessPlan, root: &RootFd) -> Option<CString> {
+    /// Longer than any real one; a gigantic passwd is an attack on our memory (CVE-2026-47262).
+    const MAX_PASSWD: u64 = 10 << 20;
+    if plan.env.iter().any(|entry| entry.to_bytes().starts_with(b"HOME=")) {
+        return None;
+    }
+    let passwd = root.read_bounded(Path::new("/etc/passwd"), MAX_PASSWD).unwrap_or_default();
+    let home = home_in(&passwd, plan.uid).unwrap_or(b"/");
+    CString::new([b"HOME=", home].concat()).ok()
+}
+
+/// Field 6 of the first line whose field 3 is the id (passwd(5)).
+fn home_in(passwd: &[u8], uid: u32) -> Option<&[u8]> {
+    let uid = uid.to_string();
+    passwd.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b':').skip(2);
+        let found = fields.next()? == uid.as_bytes();
+        let home = fields.nth(2)?;
+        (found && home.starts_with(b"/")).then_some(home)
+    })
+}
+
+/// Enters a running container: its cgroup is joined by now, its PID namespace is the one we were born in.
+pub(crate) fn join(
+    plan: &ProcessPlan,
+    target: &OwnedFd,
+    settings: &Settings,
+    procfs: &ProcFd,
+) -> Result<Standing, Error> {
+    // While we can still do what the container may not.
+    set_oom_score(plan, settings, procfs)?;
+    // One call for all of them: no moment in which we are half inside.
+    let all = [Kind::Mount, Kind::Net, Kind::Ipc, Kind::Uts, Kind::Cgroup];
+    sys::namespace::join(target, &all).step(|| "join the container's namespaces".to_owned())?;
+    let root = own_root()?;
+    let console = match plan.terminal {
+        true => Some(console::open_pair(plan, &console::find_devpts(&root)?)?),
+        false => None,
+    };
+    let null = root.open_with(Path::new("/dev/null"), OFlag::O_PATH).step(|| "open /dev/null".to_owned())?;
+    if !crate::host::is_null(&null).step(|| "open /dev/null".to_owned())? {
+        return Err(Error::Refused("/dev/null of the container is not the null device".to_owned()));
+    }
+    let null = root.open_with(Path::new("/dev/null"), OFlag::O_RDWR).step(|| "open /dev/null".to_owned())?;
+    let home = home(plan, &root);
+    Ok(Standing { root, home, null, console, fifo: None })
+}
+
+/// The last part of design.md's order: label, filter or capabilities and ids, fds, filter, exec.
+pub(crate) fn become_program(
+    plan: &ProcessPlan,
+    stdio: &mut StdioFds,
+    settings: &Settings,
+    procfs: &ProcFd,
+    standing: Standing,
+    channel: &Channel,
+) -> Result<Infallible, Error> {
+    let mut env = plan.env.clone();
+    env.extend(standing.home);
+
+    connect_streams(plan, stdio, &standing.null, standing.console.as_ref())?;
+    set_rlimits(plan, settings)?;
+    // The kernel applies it at the exec; written through our own procfs, never the container's (CVE-2019-16884).
+    if let Some(profile) = &plan.apparmor_profile {
+        procfs
+            .write_self("attr/apparmor/exec", format!("exec {profile}"))
+            .step(|| format!("set process.apparmorProfile {profile}"))?;
+    }
+    if plan.no_new_privileges {
+        credentials::set_no_new_privs().step(|| "set no_new_privs".to_owned())?;
+    } else {
+        // Without no_new_privs loading a filter takes CAP_SYS_ADMIN, which is about to go.
+        load_filter(settings)?;
+    }
+    // As root, whatever the directory's mode, and once more as the user where root may not (root-squashed NFS).
+    let entered = enter_working_directory(plan, &standing.root);
+    take_identity(plan)?;
+    if entered.is_err() {
+        enter_working_directory(plan, &standing.root)?;
+    }
+    credentials::set_umask(plan.umask);
+    let path = program::find(&plan.args[0], &env)?;
+    refuse_own_image(&path, settings)?;
+    keep_only_declared_fds(settings)?;
+
+    channel.ready(standing.console.as_ref().map(|console| console.master.as_fd()));
+    if !wait_for_start(standing.fifo.as_ref(), channel)? {
+        return Err(Error::Refused("the creator ended before the start".to_owned()));
+    }
+    if plan.no_new_privileges {
+        // Last of all, so that the filter need not allow anything but the exec.
+        load_filter(settings)?;
+    }
+    let Err(error) = sys::process::execve(&path, &plan.args, &env);
+    Err(program::explain(&path, error.errno()).into())
+}
+
+fn connect_streams(
+    plan: &ProcessPlan,
+    stdio: &mut StdioFds,
+    null: &OwnedFd,
+    console: Option<&Pty>,
+) -> Result<(), Error> {
+    let step = || "connect the standard streams".to_owned();
+    if let Some(console) = console {
+        let peer = console.peer.as_fd();
+        sys::pty::set_controlling(&console.peer).step(|| "take the terminal".to_owned())?;
+        give_to_user(plan, peer)?;
+        return sys::fd::install_table(&[peer; 3]).step(step);
+    }
+    let streams = [stdio.stdin.take(), stdio.stdout.take(), stdio.stderr.take()];
+    for stream in streams.iter().flatten() {
+        give_to_user(plan, stream.as_fd())?;
+    }
+    let table = streams.each_ref().map(|stream| stream.as_ref().unwrap_or(null).as_fd());
+    sys::fd::install_table(&table).step(step)
+}
+
+/// A stream that the user may not open again (`/dev/stderr`) is a common surprise. What can't be given is left as it is:
+/// a file on a read-only or foreign file system.
+fn give_to_user(plan: &ProcessPlan, stream: BorrowedFd<'_>) -> Result<(), Error> {
+    let step = || "give a standard stream to the user".to_owned();
+    let stat = at::fstat(&stream).step(step)?;
+    if stat.st_uid == plan.uid || crate::host::is_null(&stream).step(step)? {
+        return Ok(());
+    }
+    match at::fchown(&stream, plan.uid, stat.st_gid) {
+        Err(error) if [Errno::EINVAL, Errno::EPERM, Errno::EROFS, Errno::ENOSYS].contains(&error.errno()) => Ok(()),
+        given => given.step(step),
+    }
+}
+
+fn set_rlimits(plan: &ProcessPlan, settings: &Settings) -> Result<(), Error> {
+    for limit in &plan.rlimits {
+        let step = || format!("set {} to {}:{}", limit.resource, limit.limit.soft, limit.limit.hard);
+        match credentials::set_limit(limit.resource, limit.limit) {
+            Err(error) if settings.best_effort_rlimits && error.is(Errno::EPERM) => {
+                let allowed = credentials::limit(limit.resource).step(step)?.hard;
+                let hard = limit.limit.hard.min(allowed);
+                let soft = limit.limit.soft.min(hard);
+                credentials::set_limit(limit.resource, Limit { soft, hard }).step(step)?;
+            }
+            set => set.step(step)?,
+        }
+    }
+    Ok(())
+}
+
+fn load_filter(settings: &Settings) -> Result<(), Error> {
+    match &settings.seccomp {
+        Some(filter) => {
+            credentials::seccomp_load(&filter.program, filter.flags).step(|| "load linux.seccomp".to_owned())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Through an fd that was resolved inside the root: a `cwd` such as `/proc/self/fd/7` is a magic link, which is refused,
+/// and the directory that is entered is one of the container's (CVE-2024-21626).
+fn enter_working_directory(plan: &ProcessPlan, root: &RootFd) -> Result<(), Error> {
+    root.open_with(&plan.cwd, OFlag::O_PATH | OFlag::O_DIRECTORY)
+        .and_then(|directory| sys::process::change_directory(&directory))
+        .step(|| format!("enter working directory {}", plan.cwd.display()))
+}
+
+fn take_identity(plan: &ProcessPlan) -> Result<(), Error> {
+    let sets = &plan.capabilities;
+    // The bounding set goes while CAP_SETPCAP is there; what is permitted has to survive the change of ids.
+    credentials::drop_bounding(sets.bounding).step(|| "set process.capabilities.bounding".to_owned())?;
+    credentials::set_keep_capabilities(true).step(|| "keep capabilities".to_owned())?;
+    credentials::set_groups(&plan.groups).step(|| "set process.user.additionalGids".to_owned())?;
+    credentials::set_gid(plan.gid).step(|| format!("set process.user.gid to {}", plan.gid))?;
+    credentials::set_uid(plan.uid).step(|| format!("set process.user.uid to {}", plan.uid))?;
+    credentials::set_keep_capabilities(false).step(|| "keep capabilities".to_owned())?;
+    let wanted = CapabilitySets { effective: sets.effective, permitted: sets.permitted, inheritable: sets.inheritable };
+    wanted.apply().step(|| "set process.capabilities".to_owned())?;
+    credentials::clear_ambient()
+        .and_then(|()| credentials::raise_ambient(sets.ambient))
+        .step(|| "set process.capabilities.ambient".to_owned())
+}
+
+/// CVE-2019-5736: an image whose entry point leads to `/proc/self/exe` would run the runtime's own file inside, from where
+/// it could be opened and overwritten.
+fn refuse_own_image(path: &CString, settings: &Settings) -> Result<(), Error> {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::MetadataExt;
+    let Ok(metadata) = std::fs::metadata(Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()))) else {
+        return Ok(()); // execve says why
+    };
+    match (metadata.dev(), metadata.ino()) == (settings.own_image.st_dev, settings.own_image.st_ino) {
+        true => Err(Error::Refused(format!("exec: {path:?}: permission denied: it is the runtime itself"))),
+        false => Ok(()),
+    }
+}
+
+/// All that we opened is close-on-exec already; this makes sure of what a caller may have leaked to us.
+fn keep_only_declared_fds(settings: &Settings) -> Result<(), Error> {
+    sys::fd::close_range_cloexec(3 + settings.preserve_fds)
+        .step(|| "close what the program must not inherit".to_owned())
+}
+
+/// False if there is nobody left to start us.
+fn wait_for_start(fifo: Option<&Fifo>, channel: &Channel) -> Result<bool, Error> {
+    let Some(fifo) = fifo else { return Ok(channel.wait()) };
+    let step = || "wait behind the FIFO".to_owned();
+    // Opening waits for a reader, who is told with one byte that it found us.
+    let gate = at::openat(&fifo.directory, &fifo.name, OFlag::O_WRONLY, 0).step(step)?;
+    let mut gate = std::fs::File::from(gate);
+    std::io::Write::write_all(&mut gate, b"0")
+        .map_err(|error| sys::Error::from_io("write", &error, sys::error::fd(&gate)))
+        .step(step)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn home_is_that_of_the_user_id() {
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\n# comment\n\nweb:x:33:33::/var/www:/bin/false\nbad:x:34\nx:x:35:0::rel:/\n";
+        for (uid, home) in [(0, Some("/root")), (33, Some("/var/www")), (34, None), (35, None), (1000, None)] {
+            assert_eq!(home_in(passwd, uid), home.map(str::as_bytes), "{uid}");
+        }
+    }
+}
