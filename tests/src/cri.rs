@@ -111,6 +111,17 @@ impl Cri {
         self.runtime(async |mut client| client.list_pod_sandbox(request).await).map(|answer| answer.items)
     }
 
+    /// Stops and removes every pod.
+    ///
+    /// # Panics
+    /// If the server refuses.
+    pub fn remove_all_pods(&self) {
+        for pod in self.list_pods().expect("list pods") {
+            self.stop_pod(&pod.id).expect("stop a pod");
+            self.remove_pod(&pod.id).expect("remove a pod");
+        }
+    }
+
     /// CreateContainer; the container's id.
     ///
     /// # Errors

@@ -80,6 +80,11 @@ impl<'w> CriDaemon<'w> {
         &self.dir
     }
 
+    /// The folder of `<host>/hosts.toml` that it reads at each pull.
+    pub fn hosts_dir(&self) -> PathBuf {
+        self.dir.join("certs.d")
+    }
+
     /// An existing directory for pods' logs.
     pub fn logs(&self) -> PathBuf {
         self.dir.join("logs")
@@ -95,10 +100,7 @@ impl<'w> CriDaemon<'w> {
 
     /// Serves pulls from `host` (`registry.k8s.io`, `_default`, …) by the plain-HTTP registry at `mirror` instead.
     pub fn mirror(&self, host: &str, mirror: &str) {
-        let folder = self.dir.join("certs.d").join(host);
-        fs::create_dir_all(&folder).expect("a host's folder");
-        let hosts = format!("[host.\"http://{mirror}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
-        write(&folder.join("hosts.toml"), hosts);
+        mirror_host(&self.hosts_dir(), host, mirror);
     }
 
     /// Kills the daemon as a crash would, and returns when it is gone.
@@ -140,11 +142,7 @@ impl<'w> CriDaemon<'w> {
     /// # Panics
     /// If the server refuses.
     pub fn remove_pods(&self) {
-        let client = self.client();
-        for pod in client.list_pods().expect("list pods") {
-            client.stop_pod(&pod.id).expect("stop a pod");
-            client.remove_pod(&pod.id).expect("remove a pod");
-        }
+        self.client().remove_all_pods();
     }
 
     fn spawn(&mut self) {
@@ -180,6 +178,14 @@ impl Drop for CriDaemon<'_> {
             self.terminate();
         }
     }
+}
+
+/// Writes the `hosts.toml` below `hosts_dir` by which a daemon asks the plain-HTTP registry at `mirror` instead of `host`.
+pub fn mirror_host(hosts_dir: &Path, host: &str, mirror: &str) {
+    let folder = hosts_dir.join(host);
+    fs::create_dir_all(&folder).expect("a host's folder");
+    let hosts = format!("[host.\"http://{mirror}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
+    write(&folder.join("hosts.toml"), hosts);
 }
 
 /// The plugins by their names in `dir`, which a daemon searches.

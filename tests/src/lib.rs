@@ -7,6 +7,7 @@
 //!
 //! The crate knows only processes and public protocols. It never imports what it tests.
 
+mod containerd;
 pub mod cri;
 mod daemon;
 mod eventually;
@@ -17,10 +18,11 @@ mod registry;
 mod snapshot;
 mod world;
 
+pub use containerd::Containerd;
 pub use cri::Cri;
-pub use daemon::{CriDaemon, Plugins, install_plugins, network};
+pub use daemon::{CriDaemon, Plugins, install_plugins, mirror_host, network};
 pub use eventually::{Outcome, eventually, slow};
-pub use programs::{Output, binary, output, tool, write};
+pub use programs::{Output, binary, output, peer, tool, write};
 pub use registry::Registry;
 pub use snapshot::Snapshot;
 pub use world::World;

@@ -21,6 +21,14 @@ pub fn tool(name: &str) -> PathBuf {
     in_dir("ORLOP_TOOLS_DIR", name)
 }
 
+/// The path of a peer (`containerd`, `containerd-shim-runc-v2`, `runc`) that `scripts/tools peers` built.
+///
+/// # Panics
+/// Without `ORLOP_PEERS_DIR`, or if the program is not in it.
+pub fn peer(name: &str) -> PathBuf {
+    in_dir("ORLOP_PEERS_DIR", name)
+}
+
 fn in_dir(variable: &str, name: &str) -> PathBuf {
     let Some(dir) = std::env::var_os(variable) else {
         panic!("{variable} is not set: run the tests through scripts/test, or eval `scripts/test --env`")

@@ -1,8 +1,10 @@
 //! The images that the upstream CRI suite names in its own source, rebuilt from busybox and `workload`, and the host names
 //! under which it asks for them.
 
+use std::path::Path;
+
 use super::{Blob, Compression, Format, Image, Layer, busybox_layer, workload_layer};
-use crate::{CriDaemon, Registry};
+use crate::{Registry, mirror_host};
 
 /// The hosts in the suite's image names. A daemon that mirrors them needs no network.
 pub const HOSTS: [&str; 3] = ["registry.k8s.io", "k8s.gcr.io", "gcr.io"];
@@ -10,13 +12,13 @@ pub const HOSTS: [&str; 3] = ["registry.k8s.io", "k8s.gcr.io", "gcr.io"];
 /// The default container image.
 pub const BUSYBOX: &str = "registry.k8s.io/e2e-test-images/busybox:1.29-2";
 
-/// Stores all of them in `registry` and makes `daemon` look for them there.
-pub fn serve(registry: &Registry, daemon: &CriDaemon<'_>) {
+/// Stores all of them in `registry` and makes a daemon that reads `hosts_dir` look for them there.
+pub fn serve(registry: &Registry, hosts_dir: &Path) {
     for (repository, tag, image) in all() {
         registry.add(repository, tag, &image);
     }
     for host in HOSTS {
-        daemon.mirror(host, &registry.host());
+        mirror_host(hosts_dir, host, &registry.host());
     }
 }
 
