@@ -53,7 +53,7 @@ pub enum ExecError {
         source: std::io::Error,
     },
     /// It did not end in time, and was killed.
-    #[error("{path} did not end within {} s and was killed{}", limit.as_secs(), said(stderr))]
+    #[error("{path} did not end within {limit:?} and was killed{}", said(stderr))]
     TimedOut {
         /// The binary.
         path: PathBuf,
