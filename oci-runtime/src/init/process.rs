@@ -203,14 +203,14 @@ fn connect_streams(
         let peer = console.peer.as_fd();
         sys::pty::set_controlling(&console.peer).step(|| "take the terminal".to_owned())?;
         give_to_user(plan, peer)?;
-        return sys::fd::install_table(&[peer; 3]).step(step);
+        return sys::fd::install_table(&[peer; 3], Vec::new()).map(drop).step(step);
     }
     let streams = [stdio.stdin.take(), stdio.stdout.take(), stdio.stderr.take()];
     for stream in streams.iter().flatten() {
         give_to_user(plan, stream.as_fd())?;
     }
     let table = streams.each_ref().map(|stream| stream.as_ref().unwrap_or(null).as_fd());
-    sys::fd::install_table(&table).step(step)
+    sys::fd::install_table(&table, Vec::new()).map(drop).step(step)
 }
 
 /// A stream that the user may not open again (`/dev/stderr`) is a common surprise. What can't be given is left as it is:
