@@ -118,29 +118,49 @@ pub fn close_range_cloexec(first: u32) -> Result<()> {
         .map_err(|errno| Error::new("close_range", errno, format_args!("{first}, ~0, CLOSE_RANGE_CLOEXEC")))
 }
 
+/// Closes every fd from `first` on but those in `kept` (close_range(2), Linux 5.9).
+///
+/// For a child made by fork that ends without running destructors and goes on with `kept` only: its copies of the parent's
+/// other owners name nothing any more, and soon something else.
+pub fn close_all_but(first: u32, kept: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut numbers: Vec<u32> = kept.iter().map(|file| file.as_raw_fd().cast_unsigned()).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let mut from = first;
+    for number in numbers.into_iter().filter(|number| *number >= first) {
+        if from < number {
+            close_range(from, number - 1)?;
+        }
+        from = number + 1;
+    }
+    close_range(from, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> Result<()> {
+    // SAFETY: three integers. What it closes has no owner that is used again: the promise of the caller of close_all_but.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    Errno::result(result)
+        .map(drop)
+        .map_err(|errno| Error::new("close_range", errno, format_args!("{first}, {last}, 0")))
+}
+
 /// Puts `table[i]` at number `i`, open across exec, for all `i`: the fixed table of fds that a child gets.
 ///
-/// The sources may be any fds, in any order, those numbers included. Consumes the program's view of the low numbers: what
-/// was there before is replaced, so call it last before the exec, in a process with one thread, when no other owner of a
-/// number below `table.len()` is left but std's three streams. EBUSY if there is one that is close-on-exec, which is how we
-/// know an owner.
-pub fn install_table(table: &[BorrowedFd<'_>]) -> Result<()> {
+/// The sources may be any fds, in any order, those numbers included. What was at those numbers is replaced, whoever owned it:
+/// call it last before the exec, in a process with one thread, and use only `keep` afterwards. These (the pipe on which a
+/// failed exec is told) come back in their order under numbers beyond the table, still close-on-exec.
+pub fn install_table(table: &[BorrowedFd<'_>], keep: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
     let length = table.len() as i32;
     // First out of the way of the targets, so that no dup3 below destroys a source.
     let copies = table.iter().map(|source| duplicate_above(source, length)).collect::<Result<Vec<_>>>()?;
+    let kept = keep.iter().map(|file| duplicate_above(file, length)).collect::<Result<Vec<_>>>()?;
+    drop(keep); // before its numbers are given away
     for (target, copy) in (0..length).zip(&copies) {
-        // SAFETY: F_GETFD on any number is harmless, EBADF at worst.
-        let bits = unsafe { libc::fcntl(target, libc::F_GETFD) };
-        let in_table = table.iter().any(|source| source.as_raw_fd() == target);
-        if target > 2 && bits >= 0 && bits & libc::FD_CLOEXEC != 0 && !in_table {
-            let arguments = format!("{}, {target}, 0", fd(copy));
-            return Err(Error::new("dup3", Errno::EBUSY, arguments).with_detail("the number has an owner"));
-        }
-        // SAFETY: two numbers; the target is a standard stream, unowned, or one of the sources that we copied above.
+        // SAFETY: two numbers; the caller gives up whatever the target was.
         let result = retry(|| Errno::result(unsafe { libc::dup3(copy.as_raw_fd(), target, 0) }));
         result.map_err(|errno| Error::new("dup3", errno, format_args!("{}, {target}, 0", fd(copy))))?;
     }
-    Ok(())
+    Ok(kept)
 }
 
 /// Reads all that is left; EFBIG if it is more than `max` bytes.

@@ -115,15 +115,18 @@ pub fn ignore(signal: Signal) -> Result<()> {
         .map_err(|errno| Error::new("rt_sigaction", errno, format_args!("{signal}, SIG_IGN")))
 }
 
-/// Every signal back to its default action and none blocked, as a program expects it: an exec passes both on, and std
-/// ignores SIGPIPE.
+/// Every signal back to its default action and none blocked, as a program expects it: an exec passes on what is ignored and what
+/// is blocked. std ignores SIGPIPE, and glibc's posix_spawn leaves the C library's own signals 32 and 33 ignored in what it
+/// starts (sysdeps/unix/sysv/linux/spawni.c), which a program with another C library then inherits.
 pub fn reset_all() -> Result<()> {
-    for number in (1..=RTMAX).filter(|number| ![libc::SIGKILL, libc::SIGSTOP, 32, 33].contains(number)) {
-        // SAFETY: SIG_DFL runs no code of ours.
-        let previous = unsafe { libc::signal(number, libc::SIG_DFL) };
-        if previous == libc::SIG_ERR {
-            return Err(Error::new("rt_sigaction", Errno::last(), format_args!("{number}, SIG_DFL")));
-        }
+    // `struct sigaction` of the kernel, not of the C library, which refuses 32 and 33: at most four words, and all zero is SIG_DFL.
+    let default = [0_u64; 4];
+    const SIGSET_SIZE: usize = 8;
+    for number in (1..=RTMAX).filter(|number| ![libc::SIGKILL, libc::SIGSTOP].contains(number)) {
+        let old = std::ptr::null_mut::<u64>();
+        // SAFETY: the kernel reads one action, which runs no code of ours, and writes nothing to NULL.
+        let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), old, SIGSET_SIZE) };
+        Errno::result(result).map_err(|errno| Error::new("rt_sigaction", errno, format_args!("{number}, SIG_DFL")))?;
     }
     set_mask(&SigSet::empty())
 }
