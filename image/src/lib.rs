@@ -12,6 +12,7 @@
 mod config;
 mod credentials;
 mod digest;
+mod layer;
 mod manifest;
 mod platform;
 mod progress;
@@ -22,10 +23,13 @@ mod store;
 pub use config::{ConfigError, ImageConfig, MAX_LAYERS};
 pub use credentials::{Credentials, EncodedAuthError, Secret};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
+pub use layer::{ExtractError, Fault, InflateError, LayerError, TarError};
+pub use manifest::ManifestError;
 pub use platform::Platform;
 pub use progress::{Phase, Progress, ProgressSink};
 pub use reference::{Reference, ReferenceError};
+pub use registry::{HostsError, Proxies, RegistryError};
 pub use store::{
-    Config, Image, ImageId, Lease, MountError, MountOptions, OpenError, PullError, PullErrorKind, PullOptions, Store,
-    StoreError, Usage,
+    Config, DatabaseError, FetchError, Image, ImageId, Lease, MountError, MountOptions, OpenError, PullError,
+    PullErrorKind, PullFailure, PullOptions, Store, StoreError, Usage,
 };

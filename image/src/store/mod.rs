@@ -1,16 +1,46 @@
 //! The image store: what is on disk, who may use it, and the operations that callers know.
+//!
+//! ```text
+//! <root>/lock                     held while the store is open
+//!        store.redb               what is true: images, snapshots (database.rs)
+//!        blobs/sha256/<hex>       indexes, manifests, configs: the bytes that digests were made of
+//!        snapshots/<n>/fs         one unpacked layer; without a row in the database it is rubbish
+//!        trash/                   on its way out
+//!        empty/                   an empty lowest layer
+//! ```
+//!
+//! Compressed layers are not kept: the unpacked tree is the layer, and a third of the disk is saved. All answers come
+//! from memory ([`state`]), which is what the database says plus leases. A pull writes trees and blobs, syncs the file
+//! system once, and makes the image visible by one transaction ([`commit`]); whatever else is found at the next start
+//! is removed.
 
-use std::os::fd::OwnedFd;
+mod commit;
+mod database;
+mod flight;
+mod lock;
+mod mount;
+mod open;
+mod pull;
+mod pull_error;
+mod records;
+mod remove;
+mod snapshot;
+mod state;
+mod trash;
+
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use self::database::DatabaseError;
+pub use self::mount::{MountError, MountOptions};
+pub use self::pull::PullOptions;
+pub use self::pull_error::{FetchError, PullError, PullErrorKind, PullFailure};
 use crate::config::ImageConfig;
-use crate::credentials::Credentials;
 use crate::digest::Digest;
-use crate::platform::Platform;
-use crate::progress::ProgressSink;
-use crate::reference::Reference;
+use crate::registry::{Proxies, Tokens, Transport};
 
 /// An image's id: the digest of its config.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -23,6 +53,14 @@ impl std::fmt::Display for ImageId {
     }
 }
 
+impl std::str::FromStr for ImageId {
+    type Err = crate::digest::DigestError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
 /// Settings of a store.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -30,6 +68,8 @@ pub struct Config {
     pub parallel_layers: usize,
     /// A registry that sends nothing for this long is given up on.
     pub stall_timeout: Duration,
+    /// How registries are reached.
+    pub proxies: Proxies,
 }
 
 /// An image that can be run.
@@ -49,26 +89,6 @@ pub struct Image {
     pub layers: Vec<Digest>,
     /// Never to be collected by a caller's garbage collection.
     pub pinned: bool,
-}
-
-/// What one pull is given.
-#[derive(Clone, Default)]
-pub struct PullOptions {
-    /// Sent to their own registry only; `None` is anonymous.
-    pub auth: Option<Credentials>,
-    /// `certs.d` directories, first wins; read again at each pull.
-    pub hosts_dirs: Vec<PathBuf>,
-    /// `None`: this machine's.
-    pub platform: Option<Platform>,
-    /// Told of every step.
-    pub progress: Option<ProgressSink>,
-}
-
-/// How a root file system is mounted.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct MountOptions {
-    /// No writable layer: the mount is read-only, and the writable directory is not touched.
-    pub readonly: bool,
 }
 
 /// What the store takes on its file system.
@@ -100,6 +120,20 @@ pub enum OpenError {
         /// Process id and name, as far as they are known.
         holder: String,
     },
+    /// A file or directory of the store can't be used.
+    #[error("{what} {path}")]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database can't be used.
+    #[error("open the image store")]
+    Database(#[from] DatabaseError),
 }
 
 /// Why an operation on an open store failed.
@@ -108,111 +142,95 @@ pub enum StoreError {
     /// No such image.
     #[error("image {0:?} is not here")]
     NotFound(String),
-}
-
-/// What a failed pull means to a caller; each has its gRPC code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PullErrorKind {
-    /// The registry has no such image, or none for this platform.
-    NotFound,
-    /// The registry wants credentials, or refuses those given.
-    Denied,
-    /// The registry can't be reached, or answers that it can't serve now.
-    Unavailable,
-    /// The registry limits our rate.
-    RateLimited,
-    /// What the registry sent is wrong: a digest, a length, a manifest, a layer.
-    Corrupt,
-    /// The image uses something that is not built, named in the message.
-    Unsupported,
-    /// No space, or no inodes.
-    DiskFull,
-    /// Anything else on this machine.
-    Internal,
-}
-
-/// Why a pull failed. Displays the whole reason; `source` goes deeper.
-#[derive(Debug, thiserror::Error)]
-#[error("pull {reference}")]
-pub struct PullError {
-    /// What was pulled.
-    pub reference: String,
-    /// What it means.
-    pub kind: PullErrorKind,
+    /// A file or directory of the store can't be used.
+    #[error("{what} {path}")]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not all of an image reached the disk.
+    #[error("sync the image store")]
+    Sync(#[source] sys::Error),
+    /// A directory that a layer only implies could not take its metadata from the layers below.
+    #[error("stack layer {layer}")]
+    Stack {
+        /// The layer's chain id.
+        layer: Digest,
+        /// Why not.
+        #[source]
+        source: sys::Error,
+    },
+    /// A layer that another pull had unpacked is gone; the pull can be tried again.
+    #[error("layer {0} was removed meanwhile")]
+    LayerGone(Digest),
+    /// The database said no.
+    #[error("change the image store")]
+    Database(#[from] DatabaseError),
 }
 
 /// An open image store; clones share it.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: PathBuf,
+    /// Opened before anything was written, so that a failed write-back of anything is reported to its syncfs(2).
+    directory: File,
+    database: database::Database,
+    state: Mutex<state::State>,
+    /// Held from deciding what to commit until memory says the same as the database.
+    committing: Mutex<()>,
+    next_snapshot: AtomicU64,
+    flights: flight::Flights,
+    layer_slots: Arc<tokio::sync::Semaphore>,
+    trash: Arc<trash::Trash>,
+    transport: Arc<Transport>,
+    tokens: Arc<Tokens>,
+    _lock: lock::Lock,
+}
 
 impl Store {
-    /// Opens the store in `root`, or makes one. What a killed predecessor left half-done is removed.
-    pub fn open(root: &Path, config: Config) -> Result<Self, OpenError> {
-        let _ = (root, config);
-        unimplemented!()
-    }
-
-    /// Pulls an image and returns its id. Dropping the future cancels the pull, unless another pull waits for the
-    /// same layers; two pulls of the same layer at once do the work once.
-    pub async fn pull(&self, reference: &Reference, options: PullOptions) -> Result<ImageId, PullError> {
-        let _ = (reference, options);
-        unimplemented!()
-    }
-
     /// Every image, from memory.
     pub fn list(&self) -> Vec<Arc<Image>> {
-        unimplemented!()
+        self.inner.state().images()
     }
 
     /// The image that `name` means: an id, a unique prefix of one, or a reference by tag or digest.
     pub fn find(&self, name: &str) -> Option<Arc<Image>> {
-        let _ = name;
-        unimplemented!()
-    }
-
-    /// Removes the image that `name` means, with all its names. `false`: there was none. Layers that are still in use
-    /// stay until they are not. Blocks for a synced transaction.
-    pub fn remove(&self, name: &str) -> Result<bool, StoreError> {
-        let _ = name;
-        unimplemented!()
+        self.inner.state().find(name)
     }
 
     /// What the store takes, from memory.
     pub fn usage(&self) -> Usage {
-        unimplemented!()
-    }
-
-    /// Holds `image` for `container`, even if it is removed meanwhile. In memory: taken again after a restart, before
-    /// [`Store::start_gc`].
-    pub fn lease(&self, container: &str, image: &ImageId) -> Result<Lease, StoreError> {
-        let _ = (container, image);
-        unimplemented!()
-    }
-
-    /// Gives a lease back. Unknown names are fine.
-    pub fn release(&self, container: &str) {
-        let _ = container;
-        unimplemented!()
-    }
-
-    /// Allows removed images to be collected. To be called once all leases from before a restart are taken again:
-    /// until then nothing that any container may use is deleted.
-    pub fn start_gc(&self) {
-        unimplemented!()
-    }
-
-    /// Mounts the image's layers below `writable/fs` (work directory `writable/work`; both are made if missing) and
-    /// returns the detached mount.
-    pub fn mount_rootfs(&self, image: &ImageId, writable: &Path, options: MountOptions) -> Result<OwnedFd, MountError> {
-        let _ = (image, writable, options);
-        unimplemented!()
+        let (bytes, inodes) = self.inner.state().usage();
+        Usage { bytes, inodes, mountpoint: self.inner.root.clone() }
     }
 }
 
-/// Why a root file system could not be mounted.
-#[derive(Debug, thiserror::Error)]
-pub enum MountError {
-    /// No such image.
-    #[error("image {0} is not here")]
-    NotFound(ImageId),
+impl Inner {
+    /// The state; no operation leaves it half-changed, so a panic elsewhere does not spoil it.
+    fn state(&self) -> MutexGuard<'_, state::State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs").join(digest.algorithm().name()).join(digest.hex())
+    }
+
+    fn snapshot_path(&self, directory: u64) -> PathBuf {
+        self.root.join("snapshots").join(directory.to_string())
+    }
+}
+
+/// The error of a file operation of the store.
+fn file_error(what: &'static str, path: &Path) -> impl Fn(std::io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::File { what, path: path.clone(), source }
 }

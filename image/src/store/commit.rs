@@ -1,0 +1,110 @@
+//! An image becomes visible: its layers are stacked, everything is synced once, and one transaction says so.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use sys::rootfd::RootFd;
+
+use super::flight::Landed;
+use super::records::{Change, ImageRecord, SnapshotRecord};
+use super::{ImageId, Inner, StoreError, file_error, snapshot};
+use crate::config::ImageConfig;
+use crate::digest::Digest;
+
+/// An image whose parts are all on disk, or in hand.
+pub(super) struct Pulled {
+    pub(super) record: ImageRecord,
+    pub(super) config: Arc<ImageConfig>,
+    /// Indexes, manifest and config.
+    pub(super) documents: Vec<(Digest, Bytes)>,
+    /// For every layer, lowest first: what was unpacked, or `None` if it was here.
+    pub(super) layers: Vec<Option<Arc<Landed>>>,
+}
+
+impl Inner {
+    /// Makes `pulled` durable and visible.
+    pub(super) fn commit_image(&self, pulled: &Pulled) -> Result<ImageId, StoreError> {
+        let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut change = Change { put_images: self.state().named(pulled.record.clone()), ..Change::default() };
+        let mut stack = Stack { inner: self, lowers: Vec::new(), kept: Vec::new() };
+        for (chain, landed) in pulled.record.layers.iter().zip(&pulled.layers) {
+            if let Some(row) = stack.add(chain, landed.as_deref(), &pulled.config)? {
+                change.put_snapshots.push((chain.clone(), row));
+            }
+        }
+        let mut wrote = !change.put_snapshots.is_empty();
+        for (digest, bytes) in &pulled.documents {
+            wrote |= self.write_blob(digest, bytes)?;
+        }
+        if wrote {
+            sys::fs::syncfs(&self.directory).map_err(StoreError::Sync)?;
+        }
+        self.database.commit(&change)?;
+        stack.kept.iter().for_each(|landed| landed.snapshot.keep());
+        let configs = HashMap::from([(pulled.record.id.clone(), pulled.config.clone())]);
+        self.take_over(&change, &configs);
+        Ok(pulled.record.id.clone())
+    }
+
+    /// Writes a blob under its digest; `false` if it was there. The caller syncs.
+    fn write_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<bool, StoreError> {
+        let path = self.blob_path(digest);
+        if path.exists() {
+            return Ok(false);
+        }
+        let fresh = path.with_extension("new");
+        File::create(&fresh).and_then(|mut file| file.write_all(bytes)).map_err(file_error("write", &fresh))?;
+        fs::rename(&fresh, &path).map_err(file_error("rename", &fresh))?;
+        Ok(true)
+    }
+}
+
+/// The layers of an image, from the lowest up.
+struct Stack<'a> {
+    inner: &'a Inner,
+    /// Lowest first.
+    lowers: Vec<RootFd>,
+    kept: Vec<&'a Landed>,
+}
+
+impl<'a> Stack<'a> {
+    /// Adds the next layer. Returns its row if it is new.
+    fn add(
+        &mut self,
+        chain: &Digest,
+        landed: Option<&'a Landed>,
+        config: &ImageConfig,
+    ) -> Result<Option<SnapshotRecord>, StoreError> {
+        let stacking = |source| StoreError::Stack { layer: chain.clone(), source };
+        let known = self.inner.state().snapshot(chain).map(|row| row.directory);
+        let (number, landed) = match (known, landed) {
+            (Some(number), _) => (number, None),
+            (None, Some(landed)) => (landed.snapshot.number, Some(landed)),
+            (None, None) => return Err(StoreError::LayerGone(chain.clone())),
+        };
+        let root = RootFd::open(self.inner.snapshot_path(number).join("fs")).map_err(stacking)?;
+        let mut row = None;
+        if let Some(landed) = landed {
+            snapshot::finish_root(&root).map_err(stacking)?;
+            if !landed.tree.implied.is_empty() {
+                self.lowers.reverse();
+                let adopted = snapshot::adopt(&root, &landed.tree.implied, &self.lowers).map_err(stacking);
+                self.lowers.reverse();
+                adopted?;
+            }
+            row = Some(SnapshotRecord {
+                directory: number,
+                diff_id: config.diff_ids[self.lowers.len()].clone(),
+                bytes: landed.tree.bytes,
+                inodes: landed.tree.inodes,
+                opaque_root: landed.tree.opaque_root,
+            });
+            self.kept.push(landed);
+        }
+        self.lowers.push(root);
+        Ok(row)
+    }
+}
