@@ -15,8 +15,8 @@ use tests::{Containerd, CriDaemon, Registry, World, eventually, images, tool};
 const SPECS: usize = 114;
 /// How many of them must pass.
 const FLOOR: usize = 80;
-/// The spec that asks for that image.
-const UNBUILDABLE: &str = "public image with digest should be pulled and removed";
+/// Left out: the spec that asks for that image, and those that skip themselves where the kernel has no AppArmor.
+const LEFT_OUT: &str = "public image with digest should be pulled and removed|AppArmor";
 /// What `-parallel` runs at the same time.
 const PARALLEL: u32 = 4;
 
@@ -77,7 +77,7 @@ fn run_suite(world: &World, endpoint: &str) -> Value {
         .arg(format!("-parallel={PARALLEL}"))
         .arg(format!("-ginkgo.json-report={}", report.display()))
         .arg(format!("-ginkgo.seed={seed}"))
-        .arg(format!("-ginkgo.skip={UNBUILDABLE}"))
+        .arg(format!("-ginkgo.skip={LEFT_OUT}"))
         .args(std::env::var("CRITEST_FOCUS").ok().map(|focus| format!("-ginkgo.focus={focus}")))
         .env("PATH", path_with_tools())
         .current_dir(&dir)

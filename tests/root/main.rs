@@ -1,7 +1,9 @@
 //! Tests that need root.
 
+mod bad_input;
 mod crictl;
 mod critest;
 mod process;
+mod restart;
 mod rootfd;
 mod world;

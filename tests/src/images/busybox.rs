@@ -44,7 +44,7 @@ pub fn busybox_layer() -> Blob {
 
 /// `workload` under the names that a test image needs beyond busybox.
 pub fn workload_layer() -> Blob {
-    let mut layer = Layer::new().file("bin/workload", 0o755, read(&binary("workload")));
+    let mut layer = Layer::new().dir("bin", 0o755).file("bin/workload", 0o755, read(&binary("workload")));
     for name in OURS.iter().filter(|name| **name != "workload") {
         layer = layer.hard_link(&format!("bin/{name}"), "bin/workload");
     }

@@ -76,10 +76,10 @@ impl Layer {
         self.entry(EntryType::Symlink, path, 0o777, (0, 0), target, &[])
     }
 
-    /// A hard link to `target`, an earlier entry.
+    /// A hard link to `target`, an earlier executable: unpackers apply the link's mode to the file they share.
     #[must_use]
     pub fn hard_link(self, path: &str, target: &str) -> Layer {
-        self.entry(EntryType::Link, path, 0o644, (0, 0), target, &[])
+        self.entry(EntryType::Link, path, 0o755, (0, 0), target, &[])
     }
 
     /// Any entry: `owner` is (uid, gid), `link` the target of a link, `content` the data that follows the header.

@@ -72,17 +72,20 @@ fn marked(base: &[Blob], content: &str) -> Image {
     Image::new([base, &[mark]].concat(), &["sh"])
 }
 
-/// `workload` at `path`, under whose name it is then called.
+/// `workload` at `path`, under whose name it is then called. A link would not do: it may not lead into a lower layer.
 fn with_program(base: &[Blob], path: &str, command: &[&str]) -> Image {
-    let program = Layer::new().hard_link(path, "bin/workload").finish(Compression::Gzip);
+    let program = Layer::new().file(path, 0o755, workload()).finish(Compression::Gzip);
     Image::new([base, &[program]].concat(), command)
 }
 
 /// `nnp`, set-user-ID root, in an image that runs as another user.
 fn no_new_privileges(base: &[Blob]) -> Image {
-    let program = std::fs::read(crate::binary("workload")).expect("the workload binary");
-    let layer = Layer::new().file("usr/bin/nnp", 0o4755, program).finish(Compression::Gzip);
+    let layer = Layer::new().file("usr/bin/nnp", 0o4755, workload()).finish(Compression::Gzip);
     Image::new([base, &[layer]].concat(), &["/usr/bin/nnp"]).with("User", "1000")
+}
+
+fn workload() -> Vec<u8> {
+    std::fs::read(crate::binary("workload")).expect("the workload binary")
 }
 
 /// A user whom only the image's own group file puts into group 50000.
