@@ -1,18 +1,22 @@
 //! The one nf_tables table that our plugins share, `ip orlop_cni`.
 //!
 //! ```text
-//! chain prerouting-guard  { filter, prerouting, raw: drop 127.0.0.0/8 that comes from outside }
-//! chain prerouting, output{ nat, dstnat + 1: to a local address → jump hostports }
-//! chain hostports         { dnat to ip daddr . protocol . port map @hostip-ports
-//!                           dnat to            protocol . port map @hostports }
-//! chain postrouting       { nat, srcnat: connections that hostports rewrote → ip daddr vmap @hostport-pods
-//!                           ip saddr vmap @masquerade }
+//! chain prerouting-guard   { filter, prerouting, raw: drop 127.0.0.0/8 that comes from outside }
+//! chain prerouting, output { nat, dstnat + 1: to a local address → jump hostports }
+//! chain hostports          { dnat to ip daddr . protocol . port map @hostip-ports
+//!                            dnat to            protocol . port map @hostports }
+//! chain postrouting        { nat, srcnat: connections that hostports rewrote → ip daddr vmap @hostport-pods
+//!                            ip saddr vmap @masquerade }
 //! chain hairpin-<subnet>    { from the pod's own subnet or this host's 127.0.0.0/8 → masquerade }
 //! chain masquerade-<subnet> { out of the subnet and no multicast → masquerade }
 //! ```
 //!
-//! What belongs to an attachment is elements of maps, each with its owner as comment; rules are per network. So a new
-//! connection costs the same few lookups with one pod or a thousand, and a rule is never rewritten under traffic.
+//! A new connection costs the same few lookups with one pod or a thousand, and a rule is never rewritten under
+//! traffic: what changes is elements of maps. Those of host ports belong to an attachment, which is their comment.
+//! Masquerading belongs to a network: one element per subnet that stays as the bridge and its address do, since
+//! deleting one per pod would make each DEL wait for RCU (the kernel finishes deletions before it closes a netlink
+//! socket, 10 ms), and what comes out of the subnet is the network's alone.
+//!
 //! Adding is one batch of elements; only if the kernel does not know a chain or map, the batch is sent again with the
 //! whole layout in front, which is idempotent.
 //!
@@ -38,7 +42,7 @@ const HOSTPORTS: &str = "hostports";
 const HOSTIP_PORTS: &str = "hostip-ports";
 /// The chain that masquerades what must come back through the host, by the pod's address.
 const HOSTPORT_PODS: &str = "hostport-pods";
-/// The chain that masquerades what leaves the network, by the pod's address.
+/// The chain that masquerades what leaves the network, by the subnet it comes from.
 const MASQUERADE: &str = "masquerade";
 
 /// How often a removal looks again because someone else changed the ruleset in between.
@@ -77,6 +81,11 @@ impl PodAddress {
         (self.address.to_bits() & mask).into()
     }
 
+    fn overlaps(self, other: PodAddress) -> bool {
+        let prefix = self.prefix.min(other.prefix);
+        PodAddress { prefix, ..self }.subnet() == PodAddress { prefix, ..other }.subnet()
+    }
+
     /// A chain per subnet: its rules depend on nothing else.
     fn chain(self, purpose: &str) -> String {
         format!("{purpose}-{}/{}", self.subnet(), self.prefix)
@@ -107,9 +116,62 @@ pub(super) struct HostPort {
 /// An element and the map it belongs to.
 type Placed = (&'static str, Element);
 
-/// Makes what a pod sends out of its subnet come from the host's address.
-pub(super) fn add_masquerade(owner: &Owner, pod: PodAddress) -> Result<(), PluginError> {
-    add(pod, vec![(MASQUERADE, verdict_element(owner, pod, "masquerade"))])
+/// Makes what pods send out of their subnet come from the host's address.
+pub(super) fn add_masquerade(pod: PodAddress) -> Result<(), PluginError> {
+    let mut socket = NftSocket::open()?;
+    let add = |batch: &mut Batch| batch.add_elements(TABLE, MASQUERADE, &subnet_interval(pod));
+    for _ in 0..ATTEMPTS {
+        match commit_with_layout(&mut socket, pod, add) {
+            // The network has it already.
+            Err(error) if is_taken(&error) => return Ok(()),
+            // Its subnet was another before, inside or around this one.
+            Err(error) if error.is(Errno::ENOTEMPTY) => {}
+            other => return Ok(other?),
+        }
+        match replace_overlapping(&mut socket, pod) {
+            Err(error) if is_stale(&error) => {}
+            other => return Ok(other?),
+        }
+    }
+    Err(too_busy())
+}
+
+/// Masquerades a subnet instead of those that it overlaps.
+fn replace_overlapping(socket: &mut NftSocket, pod: PodAddress) -> sys::Result<()> {
+    let mut batch = Batch::default();
+    batch.at_generation(socket.generation()?);
+    for element in socket.elements(TABLE, MASQUERADE)? {
+        let Some(Data::Verdict(Verdict::Goto(chain))) = &element.data else { continue };
+        let subnet = chain.strip_prefix("masquerade-").and_then(|subnet| subnet.parse::<Cidr>().ok());
+        if let Some(other) = subnet.and_then(PodAddress::from_cidr).filter(|other| other.overlaps(pod)) {
+            batch.delete_elements(TABLE, MASQUERADE, &subnet_interval(other));
+        }
+    }
+    add_layout(&mut batch, pod);
+    batch.add_elements(TABLE, MASQUERADE, &subnet_interval(pod));
+    socket.commit(&batch)
+}
+
+/// Ends that, for a network whose configuration has changed.
+pub(super) fn remove_masquerade(pod: PodAddress) -> Result<(), PluginError> {
+    let mut batch = Batch::default();
+    batch.delete_elements(TABLE, MASQUERADE, &subnet_interval(pod));
+    match NftSocket::open()?.commit(&batch) {
+        Err(error) if !error.is(Errno::ENOENT) => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A subnet as its first address and the first one beyond, if there is one.
+fn subnet_interval(pod: PodAddress) -> Vec<Element> {
+    let key = |address: Ipv4Addr| field_ipv4(address).to_vec();
+    let goto = Data::Verdict(Verdict::Goto(pod.chain("masquerade")));
+    let mut interval = vec![Element { key: key(pod.subnet()), data: Some(goto), ..Element::default() }];
+    let size = 1_u32.checked_shl(32 - u32::from(pod.prefix)).unwrap_or(0);
+    if let Some(beyond) = pod.subnet().to_bits().checked_add(size).filter(|beyond| *beyond > 0 && size > 0) {
+        interval.push(Element { key: key(beyond.into()), interval_end: true, ..Element::default() });
+    }
+    interval
 }
 
 /// Makes ports of the host lead to a pod. With `snat`, also from the host's own 127.0.0.1 and from the pod's subnet.
@@ -121,19 +183,14 @@ pub(super) fn add_host_ports(
 ) -> Result<(), PluginError> {
     let mut elements: Vec<Placed> = ports.iter().map(|port| port.element(owner, pod)).collect();
     if snat {
-        elements.push((HOSTPORT_PODS, verdict_element(owner, pod, "hairpin")));
+        elements.push((HOSTPORT_PODS, hairpin_element(owner, pod)));
     }
     add(pod, elements)
 }
 
-/// Removes everything of `owner` from the maps of masquerading.
-pub(super) fn remove_masquerade(owner: &Owner) -> Result<(), PluginError> {
-    remove(owner, &[MASQUERADE])
-}
-
 /// Removes everything of `owner` from the maps of host ports.
 pub(super) fn remove_host_ports(owner: &Owner) -> Result<(), PluginError> {
-    remove(owner, &[HOSTPORTS, HOSTIP_PORTS, HOSTPORT_PODS])
+    remove(owner)
 }
 
 /// Fails unless every host port leads to the pod.
@@ -166,43 +223,51 @@ impl HostPort {
             Some(address) => (HOSTIP_PORTS, [&field_ipv4(address), &port[..]].concat()),
         };
         let target = [field_ipv4(pod.address), field_port(self.pod_port)].concat();
-        (map, Element { key, data: Some(Data::Value(target)), comment: Some(owner.0.clone()) })
+        let comment = Some(owner.0.clone());
+        (map, Element { key, data: Some(Data::Value(target)), comment, ..Element::default() })
     }
 }
 
-fn verdict_element(owner: &Owner, pod: PodAddress, purpose: &str) -> Element {
-    Element {
-        key: field_ipv4(pod.address).to_vec(),
-        data: Some(Data::Verdict(Verdict::Goto(pod.chain(purpose)))),
-        comment: Some(owner.0.clone()),
-    }
+fn hairpin_element(owner: &Owner, pod: PodAddress) -> Element {
+    let goto = Data::Verdict(Verdict::Goto(pod.chain("hairpin")));
+    let (key, comment) = (field_ipv4(pod.address).to_vec(), Some(owner.0.clone()));
+    Element { key, data: Some(goto), comment, ..Element::default() }
 }
 
 /// Adds elements, over those of an earlier owner: a mapping that leaked must not block the pod that now has the port
 /// or address.
 fn add(pod: PodAddress, elements: Vec<Placed>) -> Result<(), PluginError> {
     let mut socket = NftSocket::open()?;
-    let mut with_layout = false;
-    for _ in 0..ATTEMPTS {
-        let mut batch = Batch::default();
-        if with_layout {
-            add_layout(&mut batch, pod);
-        }
+    let all = |batch: &mut Batch| {
         for (map, element) in &elements {
-            batch.add_element(TABLE, map, element);
+            batch.add_elements(TABLE, map, std::slice::from_ref(element));
         }
-        match socket.commit(&batch) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.is(Errno::ENOENT) && !with_layout => with_layout = true,
-            Err(error) if is_taken(&error) => {
-                if let Some(outcome) = replace(&mut socket, &elements) {
-                    return outcome;
-                }
-            }
-            Err(error) => return Err(error.into()),
+    };
+    for _ in 0..ATTEMPTS {
+        match commit_with_layout(&mut socket, pod, all) {
+            Err(error) if is_taken(&error) => {}
+            other => return Ok(other?),
+        }
+        match replace(&mut socket, &elements) {
+            Err(error) if is_stale(&error) => {}
+            other => return Ok(other?),
         }
     }
     Err(too_busy())
+}
+
+/// Commits what `fill` adds, if need be with the layout in front of it.
+fn commit_with_layout(socket: &mut NftSocket, pod: PodAddress, fill: impl Fn(&mut Batch)) -> sys::Result<()> {
+    let mut batch = Batch::default();
+    fill(&mut batch);
+    match socket.commit(&batch) {
+        Err(error) if error.is(Errno::ENOENT) => {}
+        other => return other,
+    }
+    let mut batch = Batch::default();
+    add_layout(&mut batch, pod);
+    fill(&mut batch);
+    socket.commit(&batch)
 }
 
 /// The key has an element: EEXIST with the same data or in a set, EBUSY with other data in older kernels.
@@ -210,23 +275,17 @@ fn is_taken(error: &sys::Error) -> bool {
     error.is(Errno::EEXIST) || error.is(Errno::EBUSY)
 }
 
-/// Puts elements in the place of those that have their keys; `None` if the ruleset changed meanwhile.
-fn replace(socket: &mut NftSocket, elements: &[Placed]) -> Option<Result<(), PluginError>> {
-    let attempt = |socket: &mut NftSocket| {
-        let mut batch = Batch::default();
-        batch.at_generation(socket.generation()?);
-        for (map, element) in elements {
-            if socket.elements(TABLE, map)?.iter().any(|present| present.key == element.key) {
-                batch.delete_element(TABLE, map, &element.key);
-            }
-            batch.add_element(TABLE, map, element);
+/// Puts elements in the place of those that have their keys.
+fn replace(socket: &mut NftSocket, elements: &[Placed]) -> sys::Result<()> {
+    let mut batch = Batch::default();
+    batch.at_generation(socket.generation()?);
+    for (map, element) in elements {
+        if socket.elements(TABLE, map)?.iter().any(|present| present.key == element.key) {
+            batch.delete_elements(TABLE, map, std::slice::from_ref(element));
         }
-        socket.commit(&batch)
-    };
-    match attempt(socket) {
-        Err(error) if is_stale(&error) => None,
-        other => Some(other.map_err(PluginError::from)),
+        batch.add_elements(TABLE, map, std::slice::from_ref(element));
     }
+    socket.commit(&batch)
 }
 
 /// The generation is no longer the one that was read, or an element went in between.
@@ -235,15 +294,15 @@ fn is_stale(error: &sys::Error) -> bool {
 }
 
 /// Removes the elements of `owner`.
-fn remove(owner: &Owner, maps: &[&'static str]) -> Result<(), PluginError> {
+fn remove(owner: &Owner) -> Result<(), PluginError> {
     let mut socket = NftSocket::open()?;
     for _ in 0..ATTEMPTS {
         let mut batch = Batch::default();
         batch.at_generation(socket.generation()?);
-        for map in maps {
+        for map in [HOSTPORTS, HOSTIP_PORTS, HOSTPORT_PODS] {
             for element in socket.elements(TABLE, map)? {
                 if element.comment.as_deref() == Some(&owner.0) {
-                    batch.delete_element(TABLE, map, &element.key);
+                    batch.delete_elements(TABLE, map, &[element]);
                 }
             }
         }
@@ -270,10 +329,13 @@ fn add_layout(batch: &mut Batch, pod: PodAddress) {
     const SRCNAT: i32 = 100;
     let target = MapsTo::Value(&[Ipv4, Port]);
     batch.add_table(TABLE);
-    batch.add_set(TABLE, &NewSet { name: HOSTPORTS, key: &[Protocol, Port], maps_to: target });
-    batch.add_set(TABLE, &NewSet { name: HOSTIP_PORTS, key: &[Ipv4, Protocol, Port], maps_to: target });
-    batch.add_set(TABLE, &NewSet { name: HOSTPORT_PODS, key: &[Ipv4], maps_to: MapsTo::Verdict });
-    batch.add_set(TABLE, &NewSet { name: MASQUERADE, key: &[Ipv4], maps_to: MapsTo::Verdict });
+    let mut map = |name, key, maps_to, intervals| {
+        batch.add_set(TABLE, &NewSet { name, key, maps_to, intervals });
+    };
+    map(HOSTPORTS, &[Protocol, Port], target, false);
+    map(HOSTIP_PORTS, &[Ipv4, Protocol, Port], target, false);
+    map(HOSTPORT_PODS, &[Ipv4], MapsTo::Verdict, false);
+    map(MASQUERADE, &[Ipv4], MapsTo::Verdict, true);
     for (purpose, rules) in [("hairpin", hairpin_rules(pod)), ("masquerade", masquerade_rules(pod))] {
         write_chain(batch, &pod.chain(purpose), None, &rules);
     }

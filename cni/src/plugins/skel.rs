@@ -157,7 +157,8 @@ fn version_info() -> Value {
 }
 
 fn print(output: &Value, status: ExitCode) -> ExitCode {
-    match writeln!(std::io::stdout(), "{output:#}") {
+    // As one text: standard output is buffered by lines.
+    match std::io::stdout().write_all(format!("{output:#}\n").as_bytes()) {
         Ok(()) => status,
         Err(_) => ExitCode::FAILURE,
     }

@@ -65,3 +65,6 @@ pub(super) const NFTA_VERDICT_CHAIN: u16 = 2;
 pub(super) const NFTA_VERDICT_CODE: u16 = 1;
 pub(super) const NFNL_BATCH_GENID: u16 = 1;
 pub(super) const NFT_SET_MAP: u32 = 8;
+pub(super) const NFTA_SET_ELEM_FLAGS: u16 = 3;
+pub(super) const NFT_SET_INTERVAL: u32 = 4;
+pub(super) const NFT_SET_ELEM_INTERVAL_END: u32 = 1;

@@ -178,19 +178,22 @@ impl Batch {
         self.push(libc::NFT_MSG_NEWSET, NLM_F_CREATE, table, words, |body| set.write(table.name, id, body));
     }
 
-    /// Adds an element; EEXIST if the key is there, whatever its data.
-    pub fn add_element(&mut self, table: Table, set: &str, element: &Element) {
+    /// Adds elements; EEXIST if the key of one is there, with older kernels EBUSY if its data are others.
+    pub fn add_elements(&mut self, table: Table, set: &str, elements: &[Element]) {
         let words = format!("add an element to {} {set}", table.name);
         self.push(libc::NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, table, words, |body| {
-            element.write(table.name, set, body);
+            Element::write_list(elements, table.name, set, body);
         });
     }
 
-    /// Deletes the element with this key; ENOENT if there is none.
-    pub fn delete_element(&mut self, table: Table, set: &str, key: &[u8]) {
+    /// Deletes the elements with these keys; ENOENT if one isn't there.
+    pub fn delete_elements(&mut self, table: Table, set: &str, elements: &[Element]) {
         let words = format!("delete an element of {} {set}", table.name);
-        let element = Element { key: key.to_vec(), data: None, comment: None };
-        self.push(libc::NFT_MSG_DELSETELEM, 0, table, words, |body| element.write(table.name, set, body));
+        let keys: Vec<_> =
+            elements.iter().map(|element| Element { data: None, comment: None, ..element.clone() }).collect();
+        self.push(libc::NFT_MSG_DELSETELEM, 0, table, words, |body| {
+            Element::write_list(&keys, table.name, set, body);
+        });
     }
 
     fn push(&mut self, kind: libc::c_int, flags: u16, table: Table, words: String, fill: impl FnOnce(&mut Builder)) {

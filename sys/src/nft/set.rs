@@ -73,6 +73,8 @@ pub struct NewSet<'a> {
     pub key: &'a [KeyType],
     /// What they map to.
     pub maps_to: MapsTo<'a>,
+    /// Whether its elements are intervals: each a start and, see [`Element::interval_end`], the first key beyond it.
+    pub intervals: bool,
 }
 
 impl NewSet<'_> {
@@ -88,7 +90,8 @@ impl NewSet<'_> {
             MapsTo::Verdict => (attribute::NFT_SET_MAP, Some((NFT_DATA_VERDICT, 16))),
             MapsTo::Value(fields) => (attribute::NFT_SET_MAP, Some((KeyType::number(fields), KeyType::width(fields)))),
         };
-        body.be32(attribute::NFTA_SET_FLAGS, flags);
+        let intervals = if self.intervals { attribute::NFT_SET_INTERVAL } else { 0 };
+        body.be32(attribute::NFTA_SET_FLAGS, flags | intervals);
         if let Some((kind, width)) = data {
             body.be32(attribute::NFTA_SET_DATA_TYPE, kind);
             body.be32(attribute::NFTA_SET_DATA_LEN, width);
@@ -156,7 +159,7 @@ pub enum Data {
 }
 
 /// An element of a set or map.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Element {
     /// The fields of the key.
     pub key: Vec<u8>,
@@ -164,34 +167,42 @@ pub struct Element {
     pub data: Option<Data>,
     /// A text for people, at most [`COMMENT_MAX`] bytes.
     pub comment: Option<String>,
+    /// Set for the key at which, in a set of intervals, the interval that began before has ended.
+    pub interval_end: bool,
 }
 
 /// `nft` prints no longer comment.
 pub const COMMENT_MAX: usize = 127;
 
 impl Element {
-    pub(super) fn write(&self, table: &str, set: &str, body: &mut Builder) {
+    /// Writes elements as one list.
+    pub(super) fn write_list(elements: &[Element], table: &str, set: &str, body: &mut Builder) {
         body.text(attribute::NFTA_SET_ELEM_LIST_TABLE, table);
         body.text(attribute::NFTA_SET_ELEM_LIST_SET, set);
         body.nest(attribute::NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
-            list.nest(attribute::NFTA_LIST_ELEM, |element| {
-                element.nest(attribute::NFTA_SET_ELEM_KEY, |key| {
-                    key.attribute(attribute::NFTA_DATA_VALUE, &self.key);
-                });
-                match &self.data {
-                    None => {}
-                    Some(Data::Value(value)) => element.nest(attribute::NFTA_SET_ELEM_DATA, |data| {
-                        data.attribute(attribute::NFTA_DATA_VALUE, value);
-                    }),
-                    Some(Data::Verdict(verdict)) => {
-                        element.nest(attribute::NFTA_SET_ELEM_DATA, |data| verdict.write(data));
-                    }
-                }
-                if let Some(comment) = &self.comment {
-                    element.attribute(attribute::NFTA_SET_ELEM_USERDATA, &comment_userdata(comment));
-                }
-            });
+            for element in elements {
+                list.nest(attribute::NFTA_LIST_ELEM, |nested| element.write(nested));
+            }
         });
+    }
+
+    fn write(&self, element: &mut Builder) {
+        element.nest(attribute::NFTA_SET_ELEM_KEY, |key| key.attribute(attribute::NFTA_DATA_VALUE, &self.key));
+        if self.interval_end {
+            element.be32(attribute::NFTA_SET_ELEM_FLAGS, attribute::NFT_SET_ELEM_INTERVAL_END);
+        }
+        match &self.data {
+            None => {}
+            Some(Data::Value(value)) => element.nest(attribute::NFTA_SET_ELEM_DATA, |data| {
+                data.attribute(attribute::NFTA_DATA_VALUE, value);
+            }),
+            Some(Data::Verdict(verdict)) => {
+                element.nest(attribute::NFTA_SET_ELEM_DATA, |data| verdict.write(data));
+            }
+        }
+        if let Some(comment) = &self.comment {
+            element.attribute(attribute::NFTA_SET_ELEM_USERDATA, &comment_userdata(comment));
+        }
     }
 
     /// The elements of one message of a dump; what has no key is passed over.
@@ -203,11 +214,15 @@ impl Element {
     }
 
     fn parse(element: &[u8]) -> Option<Element> {
-        let mut parsed = Element { key: Vec::new(), data: None, comment: None };
+        let mut parsed = Element::default();
         for (kind, value) in Attributes::new(element) {
             match kind {
                 attribute::NFTA_SET_ELEM_KEY => parsed.key = parse_data(value).and_then(Data::into_value)?,
                 attribute::NFTA_SET_ELEM_DATA => parsed.data = parse_data(value),
+                attribute::NFTA_SET_ELEM_FLAGS => {
+                    let flags = u32::from_be_bytes(value.try_into().ok()?);
+                    parsed.interval_end = flags & attribute::NFT_SET_ELEM_INTERVAL_END != 0;
+                }
                 attribute::NFTA_SET_ELEM_USERDATA => parsed.comment = parse_comment(value),
                 _ => {}
             }

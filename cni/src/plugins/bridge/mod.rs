@@ -1,7 +1,7 @@
 //! `bridge`: a veth pair per pod with one end on a Linux bridge, and with IPAM's addresses on the other.
 //!
 //! ADD asks IPAM first, since that may fail for lack of addresses, and then makes: bridge, gateway, pair, the pod's
-//! side, masquerading. What was made is undone if a later step fails.
+//! side, masquerading, port. What was made is undone if a later step fails.
 //!
 //! DEL gives back addresses only after the pod's interface can't use them any more. Deleting a veth by netlink waits
 //! 17–25 ms for RCU; where our own client says that the namespace ends right after ([`Invocation::netns_ends`]), the
@@ -17,7 +17,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use sys::netlink::route::{Request, RouteSocket};
 
 use super::ipam::Ipam;
-use super::nat::{self, Owner, PodAddress};
+use super::nat::{self, PodAddress};
 use super::netns::Namespace;
 use super::skel::{Invocation, Plugin};
 use crate::error::{PluginError, code};
@@ -35,12 +35,11 @@ fn failed(message: impl Into<String>) -> PluginError {
 
 fn add(call: &Invocation) -> Result<CniResult, PluginError> {
     let config = Config::parse(call)?;
-    let owner = Owner::of(call)?;
     let namespace = Namespace::require(call.netns.as_ref())?;
     let ipam = config.ipam.as_deref().map(|kind| Ipam::new(kind, call)).transpose()?;
     let addresses = ipam.as_ref().map(Ipam::add).transpose()?;
     let made = addresses.map_or_else(|| Ok(CniResult::default()), |result| with_gateway(result, &config));
-    let made = made.and_then(|result| attach(call, &config, &namespace, &owner, result));
+    let made = made.and_then(|result| attach(call, &config, &namespace, result));
     if made.is_err()
         && let Some(ipam) = ipam
     {
@@ -87,7 +86,6 @@ fn attach(
     call: &Invocation,
     config: &Config,
     namespace: &Namespace,
-    owner: &Owner,
     mut result: CniResult,
 ) -> Result<CniResult, PluginError> {
     let mut host = RouteSocket::open()?;
@@ -101,10 +99,9 @@ fn attach(
         }
     }
     let pair = link::add_pair(&mut host, &bridge, namespace, &call.ifname, config)?;
-    let connected = connect(call, config, namespace, owner, &mut host, &pair, &result);
+    let connected = connect(call, config, namespace, &mut host, &pair, &result);
     if let Err(error) = connected {
         let _ = host.run(&[Request::DeleteLink { link: pair.host.index }]);
-        let _ = nat::remove_masquerade(owner);
         return Err(error);
     }
     let on_host = |name: &str, mac| Interface { name: name.into(), mac, ..Interface::default() };
@@ -126,15 +123,16 @@ fn connect(
     call: &Invocation,
     config: &Config,
     namespace: &Namespace,
-    owner: &Owner,
     host: &mut RouteSocket,
     pair: &link::Pair,
     result: &CniResult,
 ) -> Result<(), PluginError> {
     namespace.enter(|| pod::configure(&call.ifname, result))?;
-    if config.masquerade {
-        for address in result.ips.iter().filter_map(|ip| PodAddress::from_cidr(ip.address)) {
-            nat::add_masquerade(owner, address)?;
+    for pod in result.ips.iter().filter_map(|ip| PodAddress::from_cidr(ip.address)) {
+        match config.masquerade {
+            true => nat::add_masquerade(pod)?,
+            // It may have been on when the network was first used.
+            false => nat::remove_masquerade(pod)?,
         }
     }
     link::finish_port(host, &pair.host, config)
@@ -149,14 +147,7 @@ fn del(call: &Invocation) -> Result<(), PluginError> {
             false => pod::delete_link(&call.ifname),
         })?;
     }
-    if let Some(kind) = &config.ipam {
-        Ipam::new(kind, call)?.del()?;
-    }
-    match Owner::of(call) {
-        // Also without a namespace: elements are found by their owner.
-        Ok(owner) if config.masquerade => nat::remove_masquerade(&owner),
-        _ => Ok(()),
-    }
+    config.ipam.map_or(Ok(()), |kind| Ipam::new(&kind, call)?.del())
 }
 
 fn status(call: &Invocation) -> Result<(), PluginError> {
