@@ -16,7 +16,7 @@ pub use nix::sys::signal::Signal;
 pub use nix::unistd::Pid;
 
 pub use self::attributes::{
-    change_directory, execve, exit_now, join_session_keyring, set_child_subreaper, set_dumpable, set_name,
+    change_directory, execve, exit_now, join_new_session_keyring, set_child_subreaper, set_dumpable, set_name,
     set_pdeathsig, set_session,
 };
 pub use self::clone::{Child, CloneArgs, Fork, clone3, fork, require_single_thread};

@@ -67,13 +67,15 @@ pub fn change_directory(directory: &impl AsFd) -> Result<()> {
     unistd::fchdir(directory).map_err(|errno| Error::new("fchdir", errno, fd(directory)))
 }
 
-/// Joins a new session keyring named `name`, so that the keys of the caller's session are not inherited (keyctl(2),
+/// Joins a new session keyring, so that the keys of the caller's session are not inherited (keyctl(2),
 /// `KEYCTL_JOIN_SESSION_KEYRING`). ENOSYS on a kernel without keyrings.
-pub fn join_session_keyring(name: &CStr) -> Result<()> {
+// Without a name: with one, the kernel joins whatever keyring has that name already.
+pub fn join_new_session_keyring() -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
-    // SAFETY: an operation and a NUL-terminated string that the kernel reads.
-    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
+    // SAFETY: an operation and NULL for the name.
+    let result =
+        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
     Errno::result(result)
         .map(drop)
-        .map_err(|errno| Error::new("keyctl", errno, format_args!("KEYCTL_JOIN_SESSION_KEYRING, {name:?}")))
+        .map_err(|errno| Error::new("keyctl", errno, "KEYCTL_JOIN_SESSION_KEYRING, NULL"))
 }
