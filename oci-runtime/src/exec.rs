@@ -9,6 +9,7 @@ use sys::procfs::ProcFd;
 
 use crate::create::{finish, own_image, without_null};
 use crate::error::{Error, Step};
+use crate::host;
 use crate::init::{self, Settings};
 use crate::inputs::{Created, ExecInputs, StdioFds, Target};
 use crate::launch::{Channel, Launch, launch};
@@ -35,6 +36,8 @@ pub fn exec(plan: ProcessPlan, target: &Target, mut inputs: ExecInputs<'_>) -> R
     let cgroup = target.cgroup.as_deref().map(open_cgroup).transpose()?;
     let join = Join {
         stdio: without_null(std::mem::take(&mut inputs.stdio))?,
+        null: host::open_null()
+            .and_then(|null| sys::at::reopen(&null, sys::at::OFlag::O_RDWR).step(|| "open /dev/null".to_owned()))?,
         procfs: ProcFd::open().step(|| "open a private procfs".to_owned())?,
         plan,
         settings,
@@ -63,6 +66,7 @@ struct Join {
     settings: Settings,
     stdio: StdioFds,
     procfs: ProcFd,
+    null: OwnedFd,
 }
 
 impl Join {
@@ -72,7 +76,7 @@ impl Join {
         if let Some(cgroup) = cgroup {
             cgroup.join_self().step(|| format!("join cgroup {}", cgroup.path()))?;
         }
-        let standing = init::join(&self.plan, target, &self.settings, &self.procfs)?;
+        let standing = init::join(&self.plan, target, self.null, &self.settings, &self.procfs)?;
         init::become_program(&self.plan, &mut self.stdio, &self.settings, &self.procfs, standing, channel)
     }
 }

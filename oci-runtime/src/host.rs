@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Kind, Layout};
-use sys::at::{self, SFlag};
+use sys::at::{self, OFlag, SFlag};
 use sys::mount::{Attr, MountFlags, Propagation, clone_fd, clone_tree, mount_setattr};
 use sys::namespace::Kind as NamespaceKind;
 use sys::procfs::ProcFd;
@@ -84,15 +84,26 @@ impl Host {
     }
 }
 
+impl Host {
+    /// The null device, for reading and writing; its mode can't be changed through this fd.
+    pub(crate) fn open_null(&self) -> sys::Result<OwnedFd> {
+        at::reopen(&self.null, OFlag::O_RDWR)
+    }
+}
+
 fn open_root(root: &mut Root, progress: &mut dyn FnMut(&str)) -> Result<OwnedFd, Error> {
+    // As a copy it could be a peer of a shared host mount: what the container mounts would show up there.
+    let private = Attr { propagation: Some(Propagation::Private), ..Attr::default() };
     match root {
-        Root::Mount(mount) => sys::fd::duplicate(mount).step(|| "take the root file system".to_owned()),
+        Root::Mount(mount) => {
+            let step = || "take the root file system".to_owned();
+            mount_setattr(mount, true, &private).step(step)?;
+            sys::fd::duplicate(mount).step(step)
+        }
         Root::Path(path) => {
             let stage = format!("open root {}", path.display());
             progress(&stage);
             let mount = clone_tree(&*path, true).step(|| stage.clone())?;
-            // As a copy it would be a peer of a shared host mount: what the container mounts would show up there.
-            let private = Attr { propagation: Some(Propagation::Private), ..Attr::default() };
             mount_setattr(&mount, true, &private).step(|| stage)?;
             Ok(mount)
         }
@@ -183,7 +194,7 @@ fn open_cgroup(path: &Path) -> sys::Result<OwnedFd> {
 }
 
 /// CVE-2025-31133: what covers a masked file has to be the null device, whatever stands at its path.
-fn open_null() -> Result<OwnedFd, Error> {
+pub(crate) fn open_null() -> Result<OwnedFd, Error> {
     let step = || "open /dev/null".to_owned();
     let mount = clone_tree("/dev/null", false).step(step)?;
     if !is_null(&mount).step(step)? {

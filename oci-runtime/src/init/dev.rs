@@ -8,7 +8,7 @@ use sys::at::{self, OFlag, SFlag};
 use sys::rootfd::RootFd;
 
 use crate::error::{Error, Step};
-use crate::host::{Host, is_null};
+use crate::host::is_null;
 use crate::plan::{Device, NodeKind, Plan};
 
 /// Name in `/dev` and target, from config-linux.md.
@@ -81,13 +81,16 @@ fn is_same(parent: &OwnedFd, name: &Path, kind: SFlag, number: u64) -> sys::Resu
     Ok(at::file_type(&stat) == kind && (kind == SFlag::S_IFIFO || stat.st_rdev == number))
 }
 
-/// The null device for standard streams that are not given: the container's own, so that the host's can't be changed
-/// through it, if it has one; else the host's through its read-only mount.
-pub(super) fn open_null(root: &RootFd, host: &Host) -> Result<OwnedFd, Error> {
-    let own = root.open_path(Path::new("/dev/null")).and_then(|null| Ok(is_null(&null)?.then_some(null)));
-    let null = match &own {
-        Ok(Some(null)) => at::reopen(null, OFlag::O_RDWR),
-        _ => at::reopen(&host.null, OFlag::O_RDWR),
-    };
-    null.step(|| "open the null device".to_owned())
+/// The null device for standard streams that are not given: the container's own, if what stands at `/dev/null` is one, so
+/// that the host's can't be changed through it; else `fallback`.
+///
+/// Looked at before it is opened, since opening another device could have effects, and again after.
+pub(super) fn open_null(root: &RootFd, fallback: OwnedFd) -> sys::Result<OwnedFd> {
+    let path = Path::new("/dev/null");
+    match root.open_path(path).and_then(|null| is_null(&null)) {
+        Ok(true) => {}
+        Ok(false) | Err(_) => return Ok(fallback),
+    }
+    let own = root.open_with(path, OFlag::O_RDWR | OFlag::O_NOCTTY)?;
+    Ok(if is_null(&own)? { own } else { fallback })
 }

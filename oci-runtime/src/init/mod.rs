@@ -62,7 +62,8 @@ pub(crate) fn run(mut init: Init<'_>, channel: &Channel) -> Result<Infallible, E
     process::make_working_directory(&plan.process, &root)?;
     // The last looks at the image from outside it.
     let home = process::home(&plan.process, &root);
-    let null = dev::open_null(&root, &init.host)?;
+    let null = init.host.open_null().and_then(|null| dev::open_null(&root, null));
+    let null = null.step(|| "open the null device".to_owned())?;
     mounts::make_read_only(plan, &root)?;
     pivot_root_to(&root).step(|| "pivot into the root file system".to_owned())?;
     root::set_propagation(plan)?;
@@ -77,9 +78,9 @@ fn enter_namespaces(plan: &Plan, host: &Host) -> Result<(), Error> {
         sys::namespace::setns(namespace, *kind).step(|| format!("join the {} namespace", kind.file_name()))?;
     }
     let namespaces = &plan.namespaces;
-    let mut new = CloneFlags::empty();
+    // Mounts in any case: of a joined namespace a copy is made, or our pivot would change the root of all who are in it.
+    let mut new = CloneFlags::CLONE_NEWNS;
     for (kind, namespace) in [
-        (CloneFlags::CLONE_NEWNS, &namespaces.mount),
         (CloneFlags::CLONE_NEWNET, &namespaces.network),
         (CloneFlags::CLONE_NEWIPC, &namespaces.ipc),
         (CloneFlags::CLONE_NEWUTS, &namespaces.uts),

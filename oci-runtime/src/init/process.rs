@@ -15,7 +15,7 @@ use sys::procfs::ProcFd;
 use sys::pty::Pty;
 use sys::rootfd::RootFd;
 
-use super::{console, own_root};
+use super::{console, dev, own_root};
 use crate::error::{Error, Step};
 use crate::host::Fifo;
 use crate::inputs::StdioFds;
@@ -67,7 +67,7 @@ pub(crate) fn start_clean() -> Result<(), Error> {
     // A session of its own: no controlling terminal, no job control of the creator's.
     sys::process::set_session().step(|| "start a session".to_owned())?;
     // Keys of the creator's session would be the container's too. A kernel without keyrings has none to leak.
-    match sys::process::join_session_keyring(c"orlop") {
+    match sys::process::join_new_session_keyring() {
         Err(error) if !error.is(Errno::ENOSYS) => return Err(error).step(|| "make a session keyring".to_owned()),
         _ => {}
     }
@@ -117,10 +117,12 @@ fn home_in(passwd: &[u8], uid: u32) -> Option<&[u8]> {
     })
 }
 
-/// Enters a running container: its cgroup is joined by now, its PID namespace is the one we were born in.
+/// Enters a running container: its cgroup is joined by now, its PID namespace is the one we were born in. `null` is the
+/// host's null device, for a container that has none.
 pub(crate) fn join(
     plan: &ProcessPlan,
     target: &OwnedFd,
+    null: OwnedFd,
     settings: &Settings,
     procfs: &ProcFd,
 ) -> Result<Standing, Error> {
@@ -134,11 +136,7 @@ pub(crate) fn join(
         true => Some(console::open_pair(plan, &console::find_devpts(&root)?)?),
         false => None,
     };
-    let null = root.open_with(Path::new("/dev/null"), OFlag::O_PATH).step(|| "open /dev/null".to_owned())?;
-    if !crate::host::is_null(&null).step(|| "open /dev/null".to_owned())? {
-        return Err(Error::Refused("/dev/null of the container is not the null device".to_owned()));
-    }
-    let null = root.open_with(Path::new("/dev/null"), OFlag::O_RDWR).step(|| "open /dev/null".to_owned())?;
+    let null = dev::open_null(&root, null).step(|| "open the null device".to_owned())?;
     let home = home(plan, &root);
     Ok(Standing { root, home, null, console, fifo: None })
 }

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use cgroup::{CgroupPath, Resources};
-use oci_spec::runtime::{Linux, LinuxSeccomp, Spec};
+use oci_spec::runtime::{Linux, LinuxSeccomp, LinuxSeccompAction, Spec};
 
 pub use capabilities::CapabilitySets;
 pub use devices::{Device, NodeKind};
@@ -154,7 +154,13 @@ fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
 
 fn refuse_unbuilt_linux(linux: &Linux) -> Result<(), PlanError> {
     let listener = linux.seccomp().as_ref().and_then(|seccomp| seccomp.listener_path().as_ref());
+    let notify = |seccomp: &LinuxSeccomp| {
+        let rules = seccomp.syscalls().iter().flatten();
+        let mut actions = rules.map(|rule| rule.action()).chain([seccomp.default_action()]);
+        actions.any(|action| action == LinuxSeccompAction::ScmpActNotify)
+    };
     for (field, used) in [
+        ("linux.seccomp: SCMP_ACT_NOTIFY", linux.seccomp().as_ref().is_some_and(notify)),
         ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|list| !list.is_empty())),
         ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|list| !list.is_empty())),
         ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|map| !map.is_empty())),
