@@ -24,9 +24,10 @@ pub struct Config {
     pub registry_hosts_dirs: Vec<PathBuf>,
     /// Layers that are downloaded and unpacked at the same time, over all pulls.
     pub parallel_layers: usize,
-    /// Open files that a container may have: soft and hard, as containerd sets them; both are cut to what the
-    /// daemon itself may have.
-    pub open_files: u64,
+    /// How registries are reached.
+    pub proxies: image::Proxies,
+    /// How many files a container's processes may open.
+    pub open_files: OpenFiles,
     /// How often writable layers are measured, in the background.
     pub usage_interval: Duration,
     /// Files that pods get a copy of.
@@ -44,6 +45,18 @@ pub struct Cni {
     pub cache_dir: PathBuf,
     /// How long one ADD or DEL may take before the RPC gives up on it.
     pub timeout: Duration,
+}
+
+/// RLIMIT_NOFILE of containers; both are cut to the daemon's own hard limit.
+///
+/// containerd 2 sets none and hands down its own, which under systemd is 1024 and 524288. We name these two, so that the
+/// daemon can raise its own soft limit without it leaking into containers.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenFiles {
+    /// What a process begins with; programs that use select(2) need it low.
+    pub soft: u64,
+    /// How far it may raise that.
+    pub hard: u64,
 }
 
 /// The host's files from which a pod's are made.
@@ -73,7 +86,8 @@ impl Config {
             },
             registry_hosts_dirs: vec!["/etc/containerd/certs.d".into(), "/etc/docker/certs.d".into()],
             parallel_layers: 4,
-            open_files: 1_048_576,
+            proxies: image::Proxies::default(),
+            open_files: OpenFiles { soft: 1024, hard: 524_288 },
             usage_interval: Duration::from_secs(10),
             host_files: HostFiles { resolv_conf: "/etc/resolv.conf".into(), hosts: "/etc/hosts".into() },
         }

@@ -5,9 +5,21 @@
 
 pub mod client;
 mod config;
+mod container;
+mod creations;
+mod failure;
+mod host;
+mod index;
 mod pull_service;
+mod records;
+mod sandbox;
+mod shim;
+mod spec;
+mod stages;
 
-pub use config::{Cni, Config, HostFiles};
+pub use config::{Cni, Config, HostFiles, OpenFiles};
+
+use failure::chain;
 
 use std::future::Future;
 use tokio::net::UnixListener;
@@ -15,15 +27,9 @@ use tokio::net::UnixListener;
 /// The longest gRPC message, in bytes: a list of ten thousand containers fits.
 pub(crate) const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 
-/// An error and its causes in one line, as a caller sees them.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+/// Settings of the image store that `<root>/image` holds, for whoever opens it while no daemon runs.
+pub fn image_config(parallel_layers: usize, proxies: image::Proxies) -> image::Config {
+    image::Config { parallel_layers, stall_timeout: std::time::Duration::from_mins(5), proxies }
 }
 
 /// Why the daemon can't run.

@@ -31,6 +31,7 @@ impl Images for PullService {
             auth: credentials(&request),
             hosts_dirs: self.hosts_dirs.clone(),
             platform: None,
+            pinned: false,
             progress: Some(Arc::new(move |event| _ = progress.send(Ok(update(event))))),
         };
         let store = self.store.clone();
@@ -38,7 +39,7 @@ impl Images for PullService {
             let last = tokio::select! {
                 result = store.pull(&reference, options) => match result {
                     Ok(id) => Ok(PullUpdate { update: Some(Update::Pulled(Pulled { id: id.to_string() })) }),
-                    Err(error) => Err(Status::new(code(error.kind), crate::chain(&error))),
+                    Err(error) => Err(Status::new(code(error.kind()), crate::chain(&error))),
                 },
                 () = updates.closed() => return,
             };

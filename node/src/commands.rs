@@ -3,3 +3,8 @@
 pub(crate) mod config;
 pub(crate) mod cri;
 pub(crate) mod image;
+
+/// The environment's proxies: here is the edge where they are read.
+fn proxies() -> ::image::Proxies {
+    ::image::Proxies::from_variables(|name| std::env::var(name).ok())
+}

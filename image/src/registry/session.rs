@@ -61,23 +61,21 @@ impl Session {
             true => endpoint.capabilities.resolve,
             false => endpoint.capabilities.pull,
         };
-        self.first_of(able, if by_tag { "resolve" } else { "pull" }, async |endpoint, is_last| {
-            self.resolve_at(endpoint, is_last).await
-        })
-        .await
+        let capability = if by_tag { "resolve" } else { "pull" };
+        self.first_of(able, capability, |endpoint, is_last| self.resolve_at(endpoint, is_last)).await
     }
 
     /// The manifest or index `digest`, verified.
     pub(crate) async fn manifest(&self, digest: &Digest) -> Result<(Bytes, String), RegistryError> {
-        let what = format!("get manifest {digest}");
+        let what = &format!("get manifest {digest}");
         self.first_of(
             |endpoint| endpoint.capabilities.pull,
             "pull",
-            async |endpoint, is_last| {
-                let request = self.request(endpoint, Method::GET, "manifests", digest.as_str(), &what);
+            |endpoint, is_last| async move {
+                let request = self.request(endpoint, Method::GET, "manifests", digest.as_str(), what);
                 let response = self.send(endpoint, &request, is_last).await?;
                 let media_type = media_type(&response);
-                Ok((self.document(response, digest, &what).await?, media_type))
+                Ok((self.document(response, digest, what).await?, media_type))
             },
         )
         .await
@@ -85,14 +83,14 @@ impl Session {
 
     /// A small blob, verified.
     pub(crate) async fn document_blob(&self, descriptor: &Descriptor) -> Result<Bytes, RegistryError> {
-        let what = format!("get blob {}", descriptor.digest);
+        let what = &format!("get blob {}", descriptor.digest);
         self.first_of(
             |endpoint| endpoint.capabilities.pull,
             "pull",
-            async |endpoint, is_last| {
-                let request = self.request(endpoint, Method::GET, "blobs", descriptor.digest.as_str(), &what);
+            |endpoint, is_last| async move {
+                let request = self.request(endpoint, Method::GET, "blobs", descriptor.digest.as_str(), what);
                 let response = self.send(endpoint, &request, is_last).await?;
-                self.document(response, &descriptor.digest, &what).await
+                self.document(response, &descriptor.digest, what).await
             },
         )
         .await
@@ -212,12 +210,16 @@ impl Session {
     }
 
     /// The first success among the endpoints that are `able`; they are asked in order.
-    async fn first_of<T>(
-        &self,
+    // `ask` is no AsyncFn: a future that is general over the endpoint's lifetime is not known to be Send.
+    async fn first_of<'a, T, F>(
+        &'a self,
         able: impl Fn(&&Endpoint) -> bool,
         capability: &'static str,
-        ask: impl AsyncFn(&Endpoint, bool) -> Result<T, RegistryError>,
-    ) -> Result<T, RegistryError> {
+        ask: impl Fn(&'a Endpoint, bool) -> F,
+    ) -> Result<T, RegistryError>
+    where
+        F: Future<Output = Result<T, RegistryError>>,
+    {
         let able: Vec<&Endpoint> = self.endpoints.iter().filter(able).collect();
         let mut errors = Vec::new();
         for (at, endpoint) in able.iter().enumerate() {

@@ -87,12 +87,8 @@ impl Inner {
         });
 
         let pin = Pin::new(&self, layers.iter().map(|layer| layer.chain.clone()).collect());
-        // A loop and not `map`: a closure over borrowed layers would keep this future from being `Send`.
-        let mut landing = Vec::with_capacity(layers.len());
-        for layer in &layers {
-            landing.push(self.layer(&session, layer, &options.progress));
-        }
-        let landed = try_join_all(landing).await?;
+        let landed = layers.iter().map(|layer| self.layer(&session, layer, &options.progress));
+        let landed = try_join_all(landed).await?;
         tell(&options.progress, || Progress::Syncing);
         let record = ImageRecord {
             id: ImageId(documents.manifest.config.digest.clone()),

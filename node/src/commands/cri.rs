@@ -87,6 +87,7 @@ fn config(settings: &Settings) -> anyhow::Result<cri::Config> {
     };
     config.registry_hosts_dirs.clone_from(&settings.registry.hosts_dirs);
     config.parallel_layers = settings.image.parallel_layers;
+    config.proxies = super::proxies();
     Ok(config)
 }
 

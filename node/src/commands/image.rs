@@ -41,7 +41,7 @@ impl Images {
             Ok(client) => Ok(Images::Daemon(client)),
             Err(ClientError::NoDaemon { .. }) => {
                 let root = settings.root.join("image");
-                let store = Store::open(&root, cri::image_config(settings.image.parallel_layers))?;
+                let store = Store::open(&root, cri::image_config(settings.image.parallel_layers, super::proxies()))?;
                 store.start_gc();
                 Ok(Images::Store(store))
             }
@@ -65,6 +65,7 @@ async fn pull(images: &Images, text: &str, creds: Option<String>, settings: &Set
                 }),
                 hosts_dirs: settings.registry.hosts_dirs.clone(),
                 platform: None,
+                pinned: false,
                 progress: Some(Arc::new(move |event| sink.show(event))),
             };
             store.pull(&reference, options).await?.to_string()
