@@ -11,6 +11,7 @@ use crate::host::{self, Host};
 use crate::init::{self, Init, Settings};
 use crate::inputs::{Created, Gate, Inputs, StdioFds};
 use crate::launch::{Launch, Launched, launch};
+use crate::own_image;
 use crate::plan::{Namespace, Plan};
 use crate::seccomp_filter;
 
@@ -26,7 +27,8 @@ pub fn create(plan: Plan, mut inputs: Inputs<'_>) -> Result<Created, Error> {
         best_effort_oom_score: inputs.best_effort_oom_score,
         best_effort_rlimits: inputs.best_effort_rlimits,
         preserve_fds: inputs.preserve_fds,
-        own_image: own_image()?,
+        own_image: own_image::stat()?,
+        program_at_start: inputs.program_at_start,
     };
     refuse_missing_capabilities(&plan)?;
     let stdio = without_null(std::mem::take(&mut inputs.stdio))?;
@@ -65,40 +67,31 @@ fn start(
     (inputs.progress)("clone the container's process");
     let init = Init { plan, host, cgroup, stdio, settings };
     let launched = launch(&how, |channel| init::run(init, channel))?;
+    launched.announce(inputs.born.take());
     let console = launched.hear(&mut inputs.progress)?;
     finish(launched, console, inputs.gate == Gate::Pipe)
 }
 
 /// What the caller gets of a process that is ready.
 pub(crate) fn finish(launched: Launched, console: Option<OwnedFd>, gated: bool) -> Result<Created, Error> {
-    let start_time = sys::process::start_time(launched.child.pid).step(|| "read the start time".to_owned());
     let start = match gated {
         true => sys::fd::duplicate(&launched.status).map(Some).step(|| "make the start fd".to_owned()),
         false => Ok(None),
     };
-    match (start_time, start) {
-        (Ok(start_time), Ok(start)) => Ok(Created {
+    match start {
+        Ok(start) => Ok(Created {
             pid: launched.child.pid.as_raw(),
-            start_time,
+            start_time: launched.start_time,
             pidfd: launched.child.pidfd.map(Into::into),
             start,
             status: launched.status,
             console,
         }),
-        (Err(error), _) | (_, Err(error)) => {
+        Err(error) => {
             launched.end();
             Err(error)
         }
     }
-}
-
-/// The runtime's own file, for [`init`] to recognise.
-pub(crate) fn own_image() -> Result<sys::at::FileStat, Error> {
-    let step = || "look at the runtime's own image".to_owned();
-    let image = std::fs::File::open("/proc/self/exe")
-        .map_err(|error| sys::Error::from_io("open", &error, "\"/proc/self/exe\""))
-        .step(step)?;
-    sys::at::fstat(&image).step(step)
 }
 
 /// A stream that is the host's null device is replaced by the container's: its mode is not the container's to change.

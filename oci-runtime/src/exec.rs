@@ -7,12 +7,13 @@ use cgroup::{Cgroup, Layout};
 use sys::process::{CloneFlags, Pid, Process};
 use sys::procfs::ProcFd;
 
-use crate::create::{finish, own_image, without_null};
+use crate::create::{finish, without_null};
 use crate::error::{Error, Step};
 use crate::host;
 use crate::init::{self, Settings};
 use crate::inputs::{Created, ExecInputs, StdioFds, Target};
 use crate::launch::{Channel, Launch, launch};
+use crate::own_image;
 use crate::plan::ProcessPlan;
 use crate::seccomp_filter;
 
@@ -29,7 +30,8 @@ pub fn exec(plan: ProcessPlan, target: &Target, mut inputs: ExecInputs<'_>) -> R
         best_effort_oom_score: inputs.best_effort_oom_score,
         best_effort_rlimits: inputs.best_effort_rlimits,
         preserve_fds: inputs.preserve_fds,
-        own_image: own_image()?,
+        own_image: own_image::stat()?,
+        program_at_start: false,
     };
     let process = Process { pid: Pid::from_raw(target.pid), start_time: target.start_time };
     let pidfd: OwnedFd = process.open().step(|| format!("open process {}", target.pid))?.into();
@@ -50,6 +52,7 @@ pub fn exec(plan: ProcessPlan, target: &Target, mut inputs: ExecInputs<'_>) -> R
         parent: inputs.parent,
     };
     let launched = launch(&how, |channel| join.run(&pidfd, cgroup.as_ref(), channel))?;
+    launched.announce(inputs.born.take());
     let console = launched.hear(&mut inputs.progress)?;
     let created = finish(launched.start()?, console, false)?;
     Ok(created)

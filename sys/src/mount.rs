@@ -156,6 +156,12 @@ pub fn filesystem_magic(file: &impl AsFd) -> Result<i64> {
     Ok(stat.filesystem_type().0)
 }
 
+/// Whether the *mount* through which `file` was opened is read-only, or its file system (statfs(2), `ST_RDONLY`).
+pub fn is_read_only(file: &impl AsFd) -> Result<bool> {
+    let stat = nix::sys::statvfs::fstatvfs(file).map_err(|errno| Error::new("fstatfs", errno, fd(file)))?;
+    Ok(stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY))
+}
+
 /// A file system type or key as a C string; a NUL in it is EINVAL of `call`.
 fn c_text(call: &'static str, text: &str) -> Result<std::ffi::CString> {
     c_path(call, Path::new(text))
