@@ -76,10 +76,11 @@ impl World {
         &self.dir
     }
 
-    /// A new empty directory below [`World::dir`], mode 0700, its name beginning with `prefix`.
+    /// A new empty directory below [`World::dir`], its name beginning with `prefix`. Anyone may enter it: the root of a user
+    /// namespace has to.
     pub fn new_dir(&self, prefix: &str) -> PathBuf {
         let dir = self.dir.join(format!("{prefix}-{}", self.count()));
-        fs::DirBuilder::new().mode(0o700).create(&dir).expect("directory in the World");
+        fs::DirBuilder::new().mode(0o755).create(&dir).expect("directory in the World");
         dir
     }
 
