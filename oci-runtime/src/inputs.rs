@@ -1,6 +1,6 @@
 //! What [`create`](crate::create) and [`exec`](crate::exec) are given besides the plan, and what they give back.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Everything of [`create`](crate::create) that a config.json can't hold.
@@ -25,9 +25,18 @@ pub struct Inputs<'a> {
     pub best_effort_rlimits: bool,
     /// How many fds from 3 on the program inherits; they must be open.
     pub preserve_fds: u32,
+    /// A program that is missing or not executable is told by the start, on [`Created::status`], instead of by `create`:
+    /// clients of the CRI look for it there.
+    pub program_at_start: bool,
     /// Called with the name of each stage before it begins, for example `open volume /mnt/nfs/data`.
     pub progress: &'a mut dyn FnMut(&str),
+    /// See [`Born`].
+    pub born: Option<&'a mut Born<'a>>,
 }
+
+/// Called with the number and the pidfd of the new process as soon as there is one. A caller that may itself be killed
+/// halfway can so leave word of whom to end.
+pub type Born<'a> = dyn FnMut(i32, BorrowedFd<'_>) + 'a;
 
 impl<'a> Inputs<'a> {
     /// The strict defaults: a plain child behind a pipe, no streams, nothing shared, nothing best effort.
@@ -42,7 +51,9 @@ impl<'a> Inputs<'a> {
             best_effort_oom_score: false,
             best_effort_rlimits: false,
             preserve_fds: 0,
+            program_at_start: false,
             progress,
+            born: None,
         }
     }
 }
@@ -63,6 +74,8 @@ pub struct ExecInputs<'a> {
     pub preserve_fds: u32,
     /// See [`Inputs::progress`].
     pub progress: &'a mut dyn FnMut(&str),
+    /// See [`Born`].
+    pub born: Option<&'a mut Born<'a>>,
 }
 
 impl<'a> ExecInputs<'a> {
@@ -76,6 +89,7 @@ impl<'a> ExecInputs<'a> {
             best_effort_rlimits: false,
             preserve_fds: 0,
             progress,
+            born: None,
         }
     }
 }

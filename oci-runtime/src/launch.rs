@@ -14,7 +14,7 @@ use sys::poll::Interest;
 use sys::process::{Child, CloneArgs, CloneFlags, Fork, PidFd, Signal, clone3, exit_now};
 
 use crate::error::{Error, Step};
-use crate::inputs::Parent;
+use crate::inputs::{Born, Parent};
 use crate::status::{MESSAGE_BYTES, Message};
 
 /// The new process's end of the status channel.
@@ -60,6 +60,8 @@ pub(crate) struct Launch<'a> {
 pub(crate) struct Launched {
     pub(crate) child: Child,
     pub(crate) status: OwnedFd,
+    /// Clock ticks since boot; 0 if it had ended already, which [`Launched::hear`] explains.
+    pub(crate) start_time: u64,
     parent: Parent,
 }
 
@@ -96,7 +98,16 @@ pub(crate) fn launch(
     }
     let left = guard.map_or(Ok(()), namespace::Guard::leave).step(|| "leave the PID namespace".to_owned());
     let Fork::Parent(child) = forked? else { unreachable!("the child does not get here") };
-    let launched = Launched { child, status, parent: launch.parent };
+    let mut launched = Launched { child, status, start_time: 0, parent: launch.parent };
+    // At once: after its start a sibling may have ended and been reaped by its parent.
+    match sys::process::start_time(launched.child.pid) {
+        Ok(start_time) => launched.start_time = start_time,
+        Err(error) if error.is(Errno::ESRCH) => {}
+        Err(error) => {
+            launched.end();
+            return Err(error).step(|| "read the start time".to_owned());
+        }
+    }
     left.inspect_err(|_| launched.end())?;
     Ok(launched)
 }
@@ -116,6 +127,13 @@ fn run(channel: &Channel, body: impl FnOnce(&Channel) -> Result<Infallible, Erro
 }
 
 impl Launched {
+    /// Leaves word of the process.
+    pub(crate) fn announce(&self, born: Option<&mut Born<'_>>) {
+        if let (Some(born), Some(pidfd)) = (born, &self.child.pidfd) {
+            born(self.child.pid.as_raw(), pidfd.as_fd());
+        }
+    }
+
     /// Hears from the process until it is ready; the terminal's master, if it sent one.
     ///
     /// # Errors

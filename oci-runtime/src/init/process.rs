@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) preserve_fds: u32,
     /// The runtime's own image, which must never be executed as a container's program.
     pub(crate) own_image: at::FileStat,
+    /// See [`Inputs`](crate::Inputs).
+    pub(crate) program_at_start: bool,
 }
 
 /// A seccomp program and its flags.
@@ -174,20 +176,27 @@ pub(crate) fn become_program(
         enter_working_directory(plan, &standing.root)?;
     }
     credentials::set_umask(plan.umask);
-    let path = program::find(&plan.args[0], &env)?;
-    refuse_own_image(&path, settings)?;
+    let program = find_program(plan, &env, settings);
+    let program = if settings.program_at_start { program } else { Ok(program?) };
     keep_only_declared_fds(settings)?;
 
     channel.ready(standing.console.as_ref().map(|console| console.master.as_fd()));
     if !wait_for_start(standing.fifo.as_ref(), channel)? {
         return Err(Error::Refused("the creator ended before the start".to_owned()));
     }
+    let path = program?;
     if plan.no_new_privileges {
         // Last of all, so that the filter need not allow anything but the exec.
         load_filter(settings)?;
     }
     let Err(error) = sys::process::execve(&path, &plan.args, &env);
     Err(program::explain(&path, error.errno()).into())
+}
+
+fn find_program(plan: &ProcessPlan, env: &[CString], settings: &Settings) -> Result<CString, Error> {
+    let path = program::find(&plan.args[0], env)?;
+    refuse_own_image(&path, settings)?;
+    Ok(path)
 }
 
 fn connect_streams(
