@@ -6,4 +6,6 @@ mod critest;
 mod process;
 mod restart;
 mod rootfd;
+mod shim_client;
+mod shim_life;
 mod world;

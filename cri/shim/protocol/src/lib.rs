@@ -135,6 +135,9 @@ pub struct Create {
     /// Writes to `/proc/<pid>/oom_score_adj` that the host refuses are tolerated (no CAP_SYS_RESOURCE).
     #[serde(default)]
     pub best_effort_oom_score: bool,
+    /// Resource limits above what the host allows are clamped to that.
+    #[serde(default)]
+    pub best_effort_rlimits: bool,
 }
 
 /// A bind mount's source on the host.

@@ -1,0 +1,225 @@
+//! How tasks go on: reports of stage children, deadlines, and waits for something to end.
+
+use crate::failure::{failure, note};
+use crate::report::{Outcome, Report};
+use crate::sandbox::Lifecycle;
+use crate::stage::{Reporter, Work};
+use crate::stages::Stages;
+use crate::supervisor::Shim;
+use crate::task::{Call, Job, Step, Task};
+use crate::verbs;
+use shim_protocol::{Answer, ErrorKind, Failure};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+use sys::process::PidFd;
+use sys::signal::Signal;
+
+/// A task that is over: who is to be told, and what it went through.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// Who gets the reply.
+    pub(crate) call: Option<Call>,
+    /// When it would have been given up.
+    pub(crate) deadline: Instant,
+    /// What it did.
+    pub(crate) stages: Stages,
+    /// Its stage child, if there was one, ended by itself, and cleaned up if it failed.
+    pub(crate) is_clean: bool,
+}
+
+impl Ended {
+    fn of(task: Task) -> (Self, Step) {
+        let Task { call, deadline, stages, step, .. } = task;
+        (Self { call, deadline, stages, is_clean: true }, step)
+    }
+}
+
+/// What a stage child is started for.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// Who gets the reply; `None` for the shim's own work.
+    pub(crate) call: Option<Call>,
+    /// When it is given up.
+    pub(crate) deadline: Instant,
+    /// What was done before.
+    pub(crate) stages: Stages,
+    /// What its outcome is for.
+    pub(crate) job: Job,
+}
+
+impl Order {
+    /// A verb's first stage.
+    pub(crate) fn new(call: Call, deadline: Duration, job: Job) -> Self {
+        let now = Instant::now();
+        Self { call: Some(call), deadline: now + deadline, stages: Stages::begin("start", now), job }
+    }
+
+    /// The shim's own work.
+    pub(crate) fn own(deadline: Duration, job: Job) -> Self {
+        let now = Instant::now();
+        Self { call: None, deadline: now + deadline, stages: Stages::begin("start", now), job }
+    }
+}
+
+/// What a stage child's work gave.
+pub(crate) type Result<T = (Outcome, Vec<OwnedFd>)> = std::result::Result<T, Failure>;
+
+impl Shim {
+    /// Runs `work` in a stage child, as a new task. It gets `fds`.
+    pub(crate) fn begin_stage(
+        &mut self,
+        order: Order,
+        fds: Vec<OwnedFd>,
+        work: impl FnOnce(Vec<OwnedFd>, &Reporter) -> Work,
+    ) -> std::result::Result<(), Failure> {
+        let Order { call, deadline, stages, job } = order;
+        let child = crate::stage::spawn(fds, work)?;
+        self.begin(call, deadline, stages, Step::Stage(child, job));
+        Ok(())
+    }
+
+    /// A new task.
+    pub(crate) fn begin(&mut self, call: Option<Call>, deadline: Instant, stages: Stages, step: Step) {
+        let key = self.new_key();
+        self.tasks.push(Task { key, call, deadline, stages, step, born: None });
+    }
+
+    /// Reads what a task's stage child reports.
+    pub(crate) fn hear(&mut self, key: u32) {
+        while let Some(index) = self.tasks.iter().position(|task| task.key == key) {
+            let task = &mut self.tasks[index];
+            let Step::Stage(child, job) = &task.step else { return };
+            let result = match child.next_report(&mut self.buffer) {
+                Ok(None) => return,
+                Ok(Some((Report::Stage(name), _))) => {
+                    task.stages.next(&name, Instant::now());
+                    continue;
+                }
+                Ok(Some((Report::Born, fds))) => {
+                    task.born = fds.into_iter().next().map(PidFd::from_fd);
+                    continue;
+                }
+                Ok(Some((Report::Place(place), _))) => {
+                    if let Job::Create(container) = *job
+                        && let Some(container) = self.containers.iter_mut().find(|other| other.key == container)
+                    {
+                        container.place = Some(place);
+                    }
+                    continue;
+                }
+                Ok(Some((Report::Done(outcome), fds))) => Ok((outcome, fds)),
+                Ok(Some((Report::Failed(failure), _))) => Err(failure),
+                Err(failure) => Err(failure),
+            };
+            self.end_stage(index, true, result);
+        }
+    }
+
+    /// A stage child has ended, after its last report or without one.
+    pub(crate) fn stage_child_ended(&mut self, key: u32, how: &str) {
+        self.hear(key);
+        let Some(index) = self.tasks.iter().position(|task| task.key == key) else { return };
+        self.tasks[index].kill_born();
+        let stage = self.tasks[index].stages.current();
+        let died = failure(ErrorKind::Internal, format_args!("{stage}: its process {how}"));
+        self.end_stage(index, false, Err(died));
+    }
+
+    fn end_stage(&mut self, index: usize, is_clean: bool, result: Result) {
+        let (ended, step) = Ended::of(self.tasks.swap_remove(index));
+        if let Step::Stage(_, job) = step {
+            verbs::finish(self, job, Ended { is_clean, ..ended }, result);
+        }
+        self.forget_unclaimed();
+    }
+
+    /// Gives up what is overdue.
+    pub(crate) fn expire(&mut self, now: Instant) {
+        while let Some(index) = self.tasks.iter().position(|task| task.deadline <= now) {
+            let task = self.tasks.swap_remove(index);
+            let message = format!("the deadline passed in stage \"{}\"", task.stages.current());
+            self.give_up(task, failure(ErrorKind::Deadline, message));
+        }
+    }
+
+    /// Ends a task before it is done.
+    pub(crate) fn give_up(&mut self, task: Task, why: Failure) {
+        task.kill_born();
+        let (ended, step) = Ended::of(task);
+        match step {
+            Step::Stage(child, job) => {
+                child.kill();
+                verbs::finish(self, job, Ended { is_clean: false, ..ended }, Err(why));
+            }
+            Step::Starting(container) => verbs::start::give_up(self, container, ended, why),
+            Step::Executing(exec) => verbs::exec::give_up(self, exec, ended, why),
+            Step::Deleting(_) | Step::Stopping => self.answer(ended, Err(why)),
+        }
+        self.forget_unclaimed();
+    }
+
+    /// Lets tasks go on that wait for something to have ended.
+    pub(crate) fn advance(&mut self) {
+        while let Some(index) = self.tasks.iter().position(|task| self.may_go_on(&task.step)) {
+            let (ended, step) = Ended::of(self.tasks.swap_remove(index));
+            match step {
+                Step::Deleting(container) => verbs::delete::remove(self, container, ended),
+                Step::Stopping => verbs::stop_sandbox::remove(self, ended),
+                Step::Stage(..) | Step::Starting(_) | Step::Executing(_) => {}
+            }
+        }
+    }
+
+    fn may_go_on(&self, step: &Step) -> bool {
+        match step {
+            Step::Deleting(key) => {
+                let container = self.containers.iter().find(|container| container.key == *key);
+                container.is_none_or(|container| container.has_exited())
+            }
+            Step::Stopping => self.has_nothing_alive(),
+            Step::Stage(..) | Step::Starting(_) | Step::Executing(_) => false,
+        }
+    }
+
+    /// No container and no reaper lives.
+    pub(crate) fn has_nothing_alive(&self) -> bool {
+        let reaper = match &self.lifecycle {
+            Lifecycle::Running(sandbox) => sandbox.reaper.is_some(),
+            Lifecycle::Starting(_) => true,
+            Lifecycle::Fresh | Lifecycle::Over => false,
+        };
+        !reaper && self.containers.iter().all(|container| container.has_exited())
+    }
+
+    /// The task, if there is one, that waits for a step; it is over now.
+    pub(crate) fn take_task(&mut self, is_it: impl Fn(&Step) -> bool) -> Option<Ended> {
+        let index = self.tasks.iter().position(|task| is_it(&task.step))?;
+        Some(Ended::of(self.tasks.swap_remove(index)).0)
+    }
+
+    /// Answers a task's request, if somebody asked; a failure of the shim's own work is noted in its log.
+    pub(crate) fn answer(&mut self, ended: Ended, result: Result<Answer>) {
+        self.answer_with(ended, result, Vec::new());
+    }
+
+    /// As [`Self::answer`], with fds beside the reply.
+    pub(crate) fn answer_with(&mut self, ended: Ended, result: Result<Answer>, fds: Vec<OwnedFd>) {
+        let result = result.map_err(|mut failure| {
+            failure.stages = ended.stages.told(Instant::now());
+            failure
+        });
+        match (ended.call, result) {
+            (Some(call), result) => self.reply(call, result, fds),
+            (None, Err(failure)) => note(format_args!("{failure}")),
+            (None, Ok(_)) => {}
+        }
+    }
+
+    /// Kills a container's first process; its end is told as any other.
+    pub(crate) fn kill_first(&self, container: u32) {
+        let container = self.containers.iter().find(|other| other.key == container);
+        if let Some(first) = container.and_then(|container| container.first()) {
+            let _ = first.pidfd.send_signal(Signal::SIGKILL);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What a stage child tells the shim: datagrams on a socket pair, file descriptors beside the last one.
+
+use serde::{Deserialize, Serialize};
+use shim_protocol::{Failure, Process};
+
+/// One datagram.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// The next stage begins.
+    Stage(String),
+    /// A process was cloned and is being set up; it is not the shim's to use before the outcome. Fd: its pidfd.
+    Born,
+    /// Where the container that is being created will be, told before anything of it is made, so that what a killed
+    /// stage child leaves behind can be found.
+    Place(Place),
+    /// The verb's stage succeeded; nothing follows.
+    Done(Outcome),
+    /// The verb's stage failed; nothing follows.
+    Failed(Failure),
+}
+
+/// What the shim has to know of a container's spec.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// As in OCI's `linux.cgroupsPath`.
+    pub(crate) cgroup: Option<String>,
+    /// It has a PID namespace of its own: when its first process ends, the kernel kills the others.
+    pub(crate) own_pid_namespace: bool,
+}
+
+/// What came of a stage, with the fds that lie beside it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    /// Nothing to tell; no fd.
+    Done,
+    /// A container waits behind its gate. Fds: pidfd, gate, status, then those that are told, in this order.
+    Created(NewContainer),
+    /// A process runs in a container. Fds: pidfd, status, then the terminal's master if there is one.
+    Executed {
+        /// The process.
+        process: Process,
+        /// Whether it has a terminal.
+        terminal: bool,
+    },
+    /// Sysctls are set and the reaper, if there is one, runs. Fds: pidfd and lifeline of the reaper.
+    Sandbox {
+        /// The reaper.
+        reaper: Option<Process>,
+    },
+    /// A log file was opened. Fd: the file.
+    Log,
+}
+
+/// See [`Outcome::Created`]. The fields of type `bool` are fds, in the order of the fields.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NewContainer {
+    /// Its first process.
+    pub(crate) process: Process,
+    /// The terminal's master; then there is no `streams`.
+    pub(crate) terminal: bool,
+    /// The read ends of standard output and standard error: two fds.
+    pub(crate) streams: bool,
+    /// The write end of standard input.
+    pub(crate) stdin: bool,
+    /// The log file.
+    pub(crate) log: bool,
+    /// The OOM watch.
+    pub(crate) oom: bool,
+}

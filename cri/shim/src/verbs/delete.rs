@@ -1,0 +1,70 @@
+//! `Delete`: forgets an ended container.
+
+use super::{Begun, Request};
+use crate::container::Life;
+use crate::failure::failure;
+use crate::progress::{Ended, Order, Result};
+use crate::report::Outcome;
+use crate::stages::Stages;
+use crate::supervisor::Shim;
+use crate::task::{Job, Step};
+use shim_protocol::{Answer, Delete, ErrorKind};
+use std::time::Instant;
+
+pub(super) fn begin(shim: &mut Shim, request: Request, delete: &Delete) -> Begun {
+    let id = &delete.container;
+    let container = shim.container(id)?;
+    let key = container.key;
+    let lives = container.first().is_some() || matches!(container.life, Life::Creating);
+    if lives && !delete.force {
+        return Err(failure(ErrorKind::Running, format_args!("container {id} has not ended")));
+    }
+    shim.end(key);
+    let now = Instant::now();
+    let stages = Stages::begin("wait for the container to end", now);
+    shim.begin(Some(request.call), now + request.deadline, stages, Step::Deleting(key));
+    Ok(None)
+}
+
+/// The container has ended: removes its cgroup.
+pub(crate) fn remove(shim: &mut Shim, key: u32, ended: Ended) {
+    let Some(container) = shim.container_of(key) else {
+        // Its creation failed, or another delete was faster.
+        return shim.answer(ended, Ok(Answer::Done));
+    };
+    let cgroup = container.cgroup().map(str::to_owned);
+    let Ended { call, deadline, stages, .. } = ended;
+    let order = Order { call, deadline, stages, job: Job::Delete(key) };
+    let begun = shim.begin_stage(order, Vec::new(), move |_, reporter| {
+        reporter.stage("remove the cgroup");
+        cgroup.map_or(Ok(()), |cgroup| crate::cgroups::delete(&cgroup))?;
+        Ok((Outcome::Done, Vec::new()))
+    });
+    if let (Some(call), Err(failure)) = (call, begun) {
+        shim.reply(call, Err(failure), Vec::new());
+    }
+}
+
+/// The cgroup is gone, or could not be removed: then the container stays, to be deleted again.
+pub(super) fn finish(shim: &mut Shim, key: u32, ended: Ended, result: Result) {
+    if result.is_ok()
+        && let Some(index) = shim.containers.iter().position(|container| container.key == key)
+    {
+        let container = shim.containers.swap_remove(index);
+        shim.dir.remove_exit(&container.id);
+    }
+    shim.answer(ended, result.map(|_| Answer::Done));
+}
+
+impl Shim {
+    /// Kills a container in whatever state it is; its end is told as any other.
+    pub(super) fn end(&mut self, key: u32) {
+        self.kill_first(key);
+        let is_it = |step: &Step| matches!(step, Step::Stage(_, Job::Create(container)) if *container == key);
+        if let Some(index) = self.tasks.iter().position(|task| is_it(&task.step)) {
+            let task = self.tasks.swap_remove(index);
+            let deleted = failure(ErrorKind::NotRunning, "the container was deleted while it was being created");
+            self.give_up(task, deleted);
+        }
+    }
+}

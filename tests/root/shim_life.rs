@@ -1,0 +1,335 @@
+//! The life of a container in `orlop-shim`: create, start, exec, kill, exit, delete, and the end of the pod.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tests::{World, eventually};
+
+use crate::shim_client::{LONG, Pod, exec_verb, memfd, process};
+
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+
+#[test]
+fn a_container_runs_to_its_end_and_everything_about_it_is_told_and_forgotten() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let web = pod.container("web", "echo hello; echo oops >&2; exit 3");
+    let (created, _) = pod.create(&web).unwrap();
+    assert_eq!(pod.hello()["containers"]["web"], json!({"created": created["process"]}));
+    assert_eq!(pod.start_container("web").unwrap().0, "done");
+    let exit = pod.exit("web");
+    assert_eq!((&exit["code"], &exit["signal"], &exit["oom_killed"]), (&json!(3), &Value::Null, &json!(false)));
+    assert_eq!(exit["process"], created["process"]);
+    assert!(exit["started_at"].as_i64() > Some(1 << 60) && exit["started_at"].as_i64() <= exit["finished_at"].as_i64());
+    assert_eq!(pod.log_lines("web"), ["stdout F hello", "stderr F oops"]);
+    assert_eq!(pod.hello()["containers"]["web"], json!({"exited": exit}));
+
+    let record = pod.dir.join("exits/web.json");
+    assert_eq!(serde_json::from_str::<Value>(&fs::read_to_string(&record).unwrap()).unwrap(), exit);
+    assert_eq!(fs::metadata(&record).unwrap().permissions().mode() & 0o777, 0o600);
+    pod.delete("web").unwrap();
+    assert!(!record.exists());
+    assert_eq!(pod.hello()["containers"], json!({}));
+    assert_eq!(pod.delete("web").unwrap_err()["kind"], "not_found");
+    pod.stop();
+}
+
+#[test]
+fn a_program_that_can_not_run_is_refused_and_its_container_exits_with_128() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let missing = pod.container("missing", "").spec("/process/args", json!(["/bin/no-such-program"]));
+    pod.create(&missing).unwrap();
+    let failure = pod.start_container("missing").unwrap_err();
+    assert_eq!(failure["kind"], "start");
+    assert!(failure["message"].as_str().unwrap().contains("/bin/no-such-program"), "{failure}");
+    let exit = pod.exit("missing");
+    assert_eq!((&exit["code"], &exit["started_at"]), (&json!(128), &json!(0)));
+    pod.delete("missing").unwrap();
+    pod.stop();
+}
+
+#[test]
+fn a_signal_that_ends_a_container_is_told() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let sleeper = pod.container("sleeper", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done");
+    pod.run(&sleeper);
+    assert_eq!(pod.kill("sleeper", 77).unwrap_err()["kind"], "invalid");
+    eventually("the trap is set", LONG, || pod.log_lines("sleeper") == ["stdout F ready"]);
+    pod.kill("sleeper", SIGTERM).unwrap();
+    assert_eq!(pod.exit("sleeper")["code"], 7);
+    assert_eq!(pod.kill("sleeper", SIGTERM).unwrap_err()["kind"], "not_running");
+
+    let other = pod.container("other", "sleep 1000");
+    pod.run(&other);
+    assert_eq!(pod.delete("other").unwrap_err()["kind"], "running");
+    pod.kill("other", SIGKILL).unwrap();
+    let exit = pod.exit("other");
+    assert_eq!((&exit["code"], &exit["signal"]), (&json!(137), &json!(SIGKILL)));
+    pod.stop();
+}
+
+#[test]
+fn verbs_for_the_wrong_state_say_which_state_it_is() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let container = pod.container("one", "sleep 1000");
+    for verb in ["start", "update", "reopen_log"] {
+        let resources = memfd(&json!({}));
+        let fds = [resources.as_fd()];
+        let fds = if verb == "update" { &fds[..] } else { &[] };
+        let failure = pod.connection.call(&json!({verb: {"container": "one"}}), fds).unwrap_err();
+        assert_eq!(failure["kind"], "not_found", "{verb}");
+    }
+    pod.create(&container).unwrap();
+    assert_eq!(pod.create(&container).unwrap_err()["kind"], "exists");
+    let exec = exec_verb("one", "e", &json!({"stdin": false, "stdout": false, "stderr": false}), false);
+    let document = memfd(&process(&["/bin/true"]));
+    assert_eq!(pod.connection.call(&exec, &[document.as_fd()]).unwrap_err()["kind"], "not_running");
+    pod.start_container("one").unwrap();
+    assert_eq!(pod.start_container("one").unwrap_err()["kind"], "running");
+    let again = json!({"start_sandbox": crate::shim_client::sandbox()});
+    assert_eq!(pod.connection.call(&again, &[]).unwrap_err()["kind"], "exists");
+    for id in ["../evil", "", ".hidden", "a/b"] {
+        let evil = pod.container("one", "").with("container", json!(id));
+        assert_eq!(pod.create(&evil).unwrap_err()["kind"], "invalid", "{id}");
+    }
+    pod.stop();
+}
+
+#[test]
+fn a_refused_spec_leaves_nothing_behind() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let container = pod.container("bad", "true").with_mount(json!({
+        "destination": "/mnt", "type": "bind", "source": "/no/such/source", "options": ["rbind"],
+    }));
+    let failure = pod.create(&container).unwrap_err();
+    assert!(failure["message"].as_str().unwrap().contains("/no/such/source"), "{failure}");
+    let user_namespace = pod.container("bad", "true").spec("/linux/namespaces/1/type", json!("user"));
+    assert_ne!(pod.create(&user_namespace).unwrap_err()["kind"], "internal");
+    assert_eq!(pod.hello()["containers"], json!({}));
+    // The id is free again, and so is its cgroup.
+    let good = pod.container("bad", "exit 0");
+    pod.run(&good);
+    assert_eq!(pod.exit("bad")["code"], 0);
+    pod.stop();
+}
+
+#[test]
+fn an_exec_runs_in_the_container_and_its_end_is_told() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let container = pod.container("main", "echo $$ > /tmp/first; sleep 1000");
+    pod.run(&container);
+    eventually("the first process runs", LONG, || pod.exec("main", "look", "cat /tmp/first").0 == "1\n");
+    let (output, exit) = pod.exec("main", "e1", "hostname; readlink /proc/self/cwd; exit 5");
+    assert_eq!(output, "pod\n/\n");
+    assert_eq!(exit["code"], 5);
+
+    let verb = exec_verb("main", "e2", &json!({"stdin": false, "stdout": false, "stderr": false}), false);
+    let document = memfd(&process(&["/bin/sleep", "1000"]));
+    pod.connection.call(&verb, &[document.as_fd()]).unwrap();
+    assert_eq!(pod.connection.call(&verb, &[document.as_fd()]).unwrap_err()["kind"], "exists");
+    pod.connection.call(&json!({"kill_exec": {"exec": "e2", "signal": SIGTERM}}), &[]).unwrap();
+    let exit = pod.connection.event("exec_exited", |event| event["exec"] == "e2")["exit"].take();
+    assert_eq!((&exit["code"], &exit["signal"]), (&json!(143), &json!(SIGTERM)));
+    let gone = pod.connection.call(&json!({"kill_exec": {"exec": "e2", "signal": SIGTERM}}), &[]).unwrap_err();
+    assert_eq!(gone["kind"], "not_found");
+
+    let document = memfd(&process(&["no-such-program"]));
+    let failure = pod.connection.call(&verb, &[document.as_fd()]).unwrap_err();
+    assert_eq!(failure["kind"], "start");
+    assert!(failure["message"].as_str().unwrap().contains("no-such-program"), "{failure}");
+    pod.stop();
+}
+
+#[test]
+fn hundreds_of_short_execs_are_all_told() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let container = pod.container("main", "sleep 1000");
+    pod.run(&container);
+    let none = json!({"stdin": false, "stdout": false, "stderr": false});
+    let document = memfd(&process(&["/bin/true"]));
+    for round in 0..20 {
+        let ids: Vec<_> = (0..16)
+            .map(|number| {
+                let exec = format!("e-{round}-{number}");
+                let verb = exec_verb("main", &exec, &none, false);
+                (pod.connection.ask(&verb, &[document.as_fd()], LONG), exec)
+            })
+            .collect();
+        for (id, exec) in ids {
+            pod.connection.answer(id).unwrap();
+            let exit = pod.connection.event("exec_exited", |event| event["exec"] == exec)["exit"].take();
+            assert_eq!(exit["code"], 0);
+        }
+    }
+    pod.stop();
+}
+
+#[test]
+fn the_containers_of_a_pod_share_its_network_host_name_and_shared_memory() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let writer = pod.container("writer", "hostname; echo shared > /dev/shm/file; ip link show lo; sleep 1000");
+    let writer_pid = pod.run(&writer);
+    eventually("the file is there", LONG, || pod.exec("writer", "look", "cat /dev/shm/file").0 == "shared\n");
+    let reader = pod.container("reader", "cat /dev/shm/file");
+    pod.run(&reader);
+    pod.exit("reader");
+    assert_eq!(pod.log_lines("reader"), ["stdout F shared"]);
+    let lines = pod.log_lines("writer");
+    assert_eq!(lines[0], "stdout F pod");
+    assert!(lines[1].contains("UP"), "lo is {}", lines[1]);
+    for namespace in ["net", "ipc", "uts"] {
+        let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{namespace}")).unwrap();
+        assert_eq!(of(&writer_pid.to_string()), of(&pod.pid().to_string()), "{namespace}");
+        assert_ne!(of(&pod.pid().to_string()), of("thread-self"), "{namespace}");
+    }
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    assert!(!mounts.contains(pod.dir.to_str().unwrap()), "the pod's /dev/shm is mounted on the host:\n{mounts}");
+    pod.stop();
+}
+
+#[test]
+fn sysctls_are_set_inside_the_pod_before_anything_runs() {
+    let world = World::enter();
+    let host = || fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
+    let before = host();
+    let mut pod = Pod::start_with(&world, |sandbox, _| {
+        sandbox["sysctls"] = json!({"net.ipv4.ip_unprivileged_port_start": "77", "kernel.shm_rmid_forced": "1"});
+    });
+    let script = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced";
+    let container = pod.container("show", script);
+    pod.run(&container);
+    pod.exit("show");
+    assert_eq!(pod.log_lines("show"), ["stdout F 77", "stdout F 1"]);
+    assert_eq!(host(), before);
+    pod.stop();
+}
+
+#[test]
+fn a_container_without_a_pid_namespace_has_ended_only_when_all_in_its_cgroup_have() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let script = "(trap '' TERM; while :; do sleep 0.01; done) & echo child $!; exit 4";
+    let container = pod.container("host-pid", script).with_pid_namespace(None);
+    pod.run(&container);
+    assert_eq!(pod.exit("host-pid")["code"], 4);
+    let lines = pod.log_lines("host-pid");
+    let child = lines[0].strip_prefix("stdout F child ").unwrap();
+    assert!(!Path::new("/proc").join(child).exists(), "process {child} outlived its container's end");
+    pod.delete("host-pid").unwrap();
+    pod.stop();
+}
+
+#[test]
+fn a_signal_to_all_reaches_every_process_of_the_container() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let script = "(trap 'echo heard' USR1; echo ready; while :; do sleep 0.01; done) & \
+                  trap 'echo heard' USR1; echo ready; while :; do sleep 0.01; done";
+    let container = pod.container("both", script);
+    pod.run(&container);
+    let count = |pod: &Pod, what: &str| pod.log_lines("both").iter().filter(|line| line.ends_with(what)).count();
+    eventually("both traps are set", LONG, || count(&pod, "ready") == 2);
+    pod.connection.call(&json!({"kill": {"container": "both", "signal": 10, "all": true}}), &[]).unwrap();
+    eventually("both have heard", LONG, || count(&pod, "heard") == 2);
+    pod.stop();
+}
+
+#[test]
+fn delete_by_force_ends_a_container_first() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let running = pod.container("running", "sleep 1000");
+    pod.run(&running);
+    let created = pod.container("created", "sleep 1000");
+    pod.create(&created).unwrap();
+    for id in ["running", "created"] {
+        pod.connection.call(&json!({"delete": {"container": id, "force": true}}), &[]).unwrap();
+        assert_eq!(pod.exit(id)["code"], 137);
+        assert!(!Path::new("/sys/fs/cgroup/memory").join(pod.cgroup_of(id).trim_start_matches('/')).exists());
+    }
+    assert_eq!(pod.hello()["containers"], json!({}));
+    pod.stop();
+}
+
+#[test]
+fn new_limits_are_applied_to_a_running_container() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let container = pod.container("limited", "sleep 1000");
+    pod.run(&container);
+    let resources = memfd(&json!({"memory": {"limit": 64 << 20}, "cpu": {"shares": 512}}));
+    pod.connection.call(&json!({"update": {"container": "limited"}}), &[resources.as_fd()]).unwrap();
+    let knob = |controller: &str, file: &str| {
+        let path = format!("/sys/fs/cgroup/{controller}{}/{file}", pod.cgroup_of("limited"));
+        fs::read_to_string(&path).unwrap().trim().to_owned()
+    };
+    assert_eq!(knob("memory", "memory.limit_in_bytes"), (64 << 20).to_string());
+    assert_eq!(knob("cpu", "cpu.shares"), "512");
+    let nonsense = memfd(&json!({"memory": {"limit": "much"}}));
+    let failure = pod.connection.call(&json!({"update": {"container": "limited"}}), &[nonsense.as_fd()]).unwrap_err();
+    assert_eq!(failure["kind"], "invalid");
+    pod.stop();
+}
+
+#[test]
+fn a_container_that_runs_out_of_memory_says_so() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let hog = pod
+        .container("hog", "dd if=/dev/zero of=/dev/null bs=64M")
+        .spec("/linux/resources", json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}}));
+    pod.run(&hog);
+    let exit = pod.exit("hog");
+    assert_eq!((&exit["code"], &exit["oom_killed"]), (&json!(137), &json!(true)));
+    pod.connection.event("oom", |event| event["container"] == "hog");
+
+    let child = pod
+        .container("child", "dd if=/dev/zero of=/dev/null bs=64M; exit 9")
+        .spec("/linux/resources", json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}}));
+    pod.run(&child);
+    let exit = pod.exit("child");
+    assert_eq!((&exit["code"], &exit["oom_killed"]), (&json!(9), &json!(true)));
+    pod.stop();
+}
+
+#[test]
+fn stopping_the_sandbox_ends_everything_and_the_exit_records_stay() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    for id in ["one", "two"] {
+        let container = pod.container(id, "sleep 1000");
+        pod.run(&container);
+    }
+    let created = pod.container("three", "true");
+    pod.create(&created).unwrap();
+    let dir = pod.dir.clone();
+    pod.stop();
+    for id in ["one", "two", "three"] {
+        let record: Value = serde_json::from_slice(&fs::read(dir.join(format!("exits/{id}.json"))).unwrap()).unwrap();
+        assert_eq!(record["code"], 137, "{id}");
+    }
+    assert!(!dir.join("shim.sock").exists());
+}
+
+#[test]
+fn a_sandbox_that_can_not_be_started_ends_its_shim() {
+    let world = World::enter();
+    let mut pod = Pod::bare(&world);
+    let mut sandbox = crate::shim_client::sandbox();
+    sandbox["sysctls"] = json!({"kernel.no_such_sysctl": "1"});
+    let failure = pod.connection.call(&json!({"start_sandbox": sandbox}), &[]).unwrap_err();
+    assert!(failure["message"].as_str().unwrap().contains("kernel.no_such_sysctl"), "{failure}");
+    assert!(failure["stages"].as_array().unwrap().iter().any(|stage| stage["name"] == "set sysctls"), "{failure}");
+    pod.expect_end();
+}
