@@ -6,7 +6,7 @@
 //! chain hostports          { dnat to ip daddr . protocol . port map @hostip-ports
 //!                            dnat to            protocol . port map @hostports }
 //! chain postrouting        { nat, srcnat: connections that hostports rewrote → ip daddr vmap @hostport-pods
-//!                            ip saddr vmap @masquerade }
+//!                            ip saddr vmap @masquerade-subnets }
 //! chain hairpin-<subnet>    { from the pod's own subnet or this host's 127.0.0.0/8 → masquerade }
 //! chain masquerade-<subnet> { out of the subnet and no multicast → masquerade }
 //! ```
@@ -43,7 +43,7 @@ const HOSTIP_PORTS: &str = "hostip-ports";
 /// The chain that masquerades what must come back through the host, by the pod's address.
 const HOSTPORT_PODS: &str = "hostport-pods";
 /// The chain that masquerades what leaves the network, by the subnet it comes from.
-const MASQUERADE: &str = "masquerade";
+const MASQUERADE: &str = "masquerade-subnets";
 
 /// How often a removal looks again because someone else changed the ruleset in between.
 const ATTEMPTS: u32 = 100;
@@ -81,6 +81,10 @@ impl PodAddress {
         (self.address.to_bits() & mask).into()
     }
 
+    fn as_subnet(self) -> PodAddress {
+        PodAddress { address: self.subnet(), ..self }
+    }
+
     fn overlaps(self, other: PodAddress) -> bool {
         let prefix = self.prefix.min(other.prefix);
         PodAddress { prefix, ..self }.subnet() == PodAddress { prefix, ..other }.subnet()
@@ -116,19 +120,25 @@ pub(super) struct HostPort {
 /// An element and the map it belongs to.
 type Placed = (&'static str, Element);
 
-/// Makes what pods send out of their subnet come from the host's address.
+/// Makes what pods send out of their subnet come from the host's address. Looks first: a batch that the kernel refuses
+/// waits for RCU, and for all pods but a network's first there is nothing to do.
 pub(super) fn add_masquerade(pod: PodAddress) -> Result<(), PluginError> {
     let mut socket = NftSocket::open()?;
-    let add = |batch: &mut Batch| batch.add_elements(TABLE, MASQUERADE, &subnet_interval(pod));
     for _ in 0..ATTEMPTS {
-        match commit_with_layout(&mut socket, pod, add) {
-            // The network has it already.
-            Err(error) if is_taken(&error) => return Ok(()),
-            // Its subnet was another before, inside or around this one.
-            Err(error) if error.is(Errno::ENOTEMPTY) => {}
-            other => return Ok(other?),
+        let generation = socket.generation()?;
+        let present = masqueraded_subnets(&mut socket)?;
+        if present.contains(&pod.as_subnet()) {
+            return Ok(());
         }
-        match replace_overlapping(&mut socket, pod) {
+        let mut batch = Batch::default();
+        batch.at_generation(generation);
+        // Intervals can't overlap. One that does is this network's from before its subnet was changed.
+        for other in present.into_iter().filter(|other| other.overlaps(pod)) {
+            batch.delete_elements(TABLE, MASQUERADE, &subnet_interval(other));
+        }
+        add_layout(&mut batch, pod);
+        batch.add_elements(TABLE, MASQUERADE, &subnet_interval(pod));
+        match socket.commit(&batch) {
             Err(error) if is_stale(&error) => {}
             other => return Ok(other?),
         }
@@ -136,30 +146,30 @@ pub(super) fn add_masquerade(pod: PodAddress) -> Result<(), PluginError> {
     Err(too_busy())
 }
 
-/// Masquerades a subnet instead of those that it overlaps.
-fn replace_overlapping(socket: &mut NftSocket, pod: PodAddress) -> sys::Result<()> {
-    let mut batch = Batch::default();
-    batch.at_generation(socket.generation()?);
-    for element in socket.elements(TABLE, MASQUERADE)? {
-        let Some(Data::Verdict(Verdict::Goto(chain))) = &element.data else { continue };
-        let subnet = chain.strip_prefix("masquerade-").and_then(|subnet| subnet.parse::<Cidr>().ok());
-        if let Some(other) = subnet.and_then(PodAddress::from_cidr).filter(|other| other.overlaps(pod)) {
-            batch.delete_elements(TABLE, MASQUERADE, &subnet_interval(other));
-        }
-    }
-    add_layout(&mut batch, pod);
-    batch.add_elements(TABLE, MASQUERADE, &subnet_interval(pod));
-    socket.commit(&batch)
-}
-
 /// Ends that, for a network whose configuration has changed.
 pub(super) fn remove_masquerade(pod: PodAddress) -> Result<(), PluginError> {
+    let mut socket = NftSocket::open()?;
+    if !masqueraded_subnets(&mut socket)?.contains(&pod.as_subnet()) {
+        return Ok(());
+    }
     let mut batch = Batch::default();
     batch.delete_elements(TABLE, MASQUERADE, &subnet_interval(pod));
-    match NftSocket::open()?.commit(&batch) {
+    match socket.commit(&batch) {
+        // Another ADD was faster.
         Err(error) if !error.is(Errno::ENOENT) => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// The subnets that are masqueraded, read from the names of the chains that their intervals lead to.
+fn masqueraded_subnets(socket: &mut NftSocket) -> sys::Result<Vec<PodAddress>> {
+    let subnet = |element: Element| match element.data {
+        Some(Data::Verdict(Verdict::Goto(chain))) => {
+            chain.strip_prefix("masquerade-")?.parse::<Cidr>().ok().and_then(PodAddress::from_cidr)
+        }
+        _ => None,
+    };
+    Ok(socket.elements(TABLE, MASQUERADE)?.into_iter().filter_map(subnet).collect())
 }
 
 /// A subnet as its first address and the first one beyond, if there is one.
@@ -238,13 +248,20 @@ fn hairpin_element(owner: &Owner, pod: PodAddress) -> Element {
 /// or address.
 fn add(pod: PodAddress, elements: Vec<Placed>) -> Result<(), PluginError> {
     let mut socket = NftSocket::open()?;
-    let all = |batch: &mut Batch| {
+    let mut with_layout = false;
+    for _ in 0..ATTEMPTS {
+        let mut batch = Batch::default();
+        if with_layout {
+            add_layout(&mut batch, pod);
+        }
         for (map, element) in &elements {
             batch.add_elements(TABLE, map, std::slice::from_ref(element));
         }
-    };
-    for _ in 0..ATTEMPTS {
-        match commit_with_layout(&mut socket, pod, all) {
+        match socket.commit(&batch) {
+            Err(error) if error.is(Errno::ENOENT) && !with_layout => {
+                with_layout = true;
+                continue;
+            }
             Err(error) if is_taken(&error) => {}
             other => return Ok(other?),
         }
@@ -254,20 +271,6 @@ fn add(pod: PodAddress, elements: Vec<Placed>) -> Result<(), PluginError> {
         }
     }
     Err(too_busy())
-}
-
-/// Commits what `fill` adds, if need be with the layout in front of it.
-fn commit_with_layout(socket: &mut NftSocket, pod: PodAddress, fill: impl Fn(&mut Batch)) -> sys::Result<()> {
-    let mut batch = Batch::default();
-    fill(&mut batch);
-    match socket.commit(&batch) {
-        Err(error) if error.is(Errno::ENOENT) => {}
-        other => return other,
-    }
-    let mut batch = Batch::default();
-    add_layout(&mut batch, pod);
-    fill(&mut batch);
-    socket.commit(&batch)
 }
 
 /// The key has an element: EEXIST with the same data or in a set, EBUSY with other data in older kernels.
