@@ -4,13 +4,13 @@
 //! pull ROOT pull REFERENCE [--hosts DIR]… [--user NAME:PASSWORD] [--stall SECONDS]   prints the image's id
 //! pull ROOT list                                                                     id, names, bytes
 //! pull ROOT remove NAME
-//! pull ROOT check IMAGE        prints the trees of the image's layers' overlay, mounted read-only, as a hash list
+//! pull ROOT mount NAME --at DIRECTORY [--writable DIRECTORY]                         attaches the root file system
 //! ```
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use image::{Config, Credentials, Proxies, PullOptions, Reference, Secret, Store};
+use image::{Config, Credentials, MountOptions, Proxies, PullOptions, Reference, Secret, Store};
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1).collect()) {
@@ -31,7 +31,8 @@ fn main() -> ExitCode {
 fn run(arguments: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
     let [root, verb, rest @ ..] = arguments.as_slice() else {
         return Err(
-            "usage: pull ROOT pull|list|remove [NAME] [--hosts DIR] [--user NAME:PASSWORD] [--stall SECONDS]".into()
+            "usage: pull ROOT pull|list|remove|mount [NAME] [--hosts DIR] [--user NAME:PASSWORD] [--stall SECONDS]"
+                .into(),
         );
     };
     let option = |name: &str| rest.iter().position(|a| a == name).and_then(|at| rest.get(at + 1)).cloned();
@@ -62,10 +63,14 @@ fn run(arguments: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
                 println!("{} {} {} {}", image.id, image.repo_tags.join(","), image.repo_digests.join(","), image.size);
             }
         }
-        ("layers", Some(name)) => {
-            // The directories of the layers, uppermost first, as `find` and `sha256sum` want them.
+        ("mount", Some(name)) => {
             let image = store.find(name).ok_or("no such image")?;
-            println!("{}", image.layers.iter().rev().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+            let at = option("--at").ok_or("mount needs --at DIRECTORY")?;
+            let writable = option("--writable");
+            let options = MountOptions { readonly: writable.is_none(), volatile: true };
+            let writable = writable.unwrap_or_default();
+            let mount = store.mount_rootfs(&image.id, writable.as_ref(), options)?;
+            sys::mount::attach(&mount, at)?;
         }
         ("remove", Some(name)) => println!("{}", store.remove(name)?),
         _ => return Err(format!("unknown verb {verb:?}").into()),

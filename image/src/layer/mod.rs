@@ -26,7 +26,7 @@ pub use self::extract::ExtractError;
 pub(crate) use self::extract::LayerTree;
 pub use self::inflate::InflateError;
 use self::inflate::{Compressed, inflate};
-use self::limits::Limits;
+pub(crate) use self::limits::Limits;
 pub use self::tar::{Fault, TarError};
 use crate::digest::Digest;
 
@@ -102,8 +102,8 @@ pub(crate) fn apply(
     input: tokio::sync::mpsc::Receiver<Bytes>,
     expected: &Expected,
     target: RootFd,
+    limits: Limits,
 ) -> Result<LayerTree, LayerError> {
-    let limits = Limits::PULL;
     let give_up = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (to_files, from_inflate) = sync_channel::<Bytes>(QUEUE);

@@ -21,7 +21,7 @@ use super::{ImageId, Inner, Store, StoreError, file_error};
 use crate::config::ImageConfig;
 use crate::credentials::Credentials;
 use crate::digest::Digest;
-use crate::layer::{self, Expected, LayerError};
+use crate::layer::{self, Expected, LayerError, Limits};
 use crate::manifest::{self, Descriptor, Document, MAX_DOCUMENT, MAX_INDEX_DEPTH, Manifest};
 use crate::platform::Platform;
 use crate::progress::{Phase, Progress, ProgressSink};
@@ -281,7 +281,7 @@ impl Inner {
         let snapshot = Arc::new(made.map_err(file_error("make", &path))?);
         let root = RootFd::open(snapshot.tree()).map_err(|e| file_error("open", &path)(e.into()))?;
         let expected = expected.clone();
-        let work = move || layer::apply(chunks, &expected, root).map(|tree| Landed { snapshot, tree });
+        let work = move || layer::apply(chunks, &expected, root, Limits::PULL).map(|tree| Landed { snapshot, tree });
         Ok(tokio::task::spawn_blocking(work))
     }
 }
