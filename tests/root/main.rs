@@ -1,11 +1,16 @@
 //! Tests that need root.
 
 mod bad_input;
+mod cni;
+mod cni_plugins;
+mod cni_portmap;
+mod cni_upstream;
 mod crictl;
 mod critest;
 mod process;
 mod restart;
 mod rootfd;
+mod runtime;
 mod shim_client;
 mod shim_life;
 mod world;

@@ -1,0 +1,11 @@
+//! The OCI runtime by its command line: bundles, and what a container in them sees.
+//!
+//! The runtime under test is a parameter: `ORLOP_RUNTIME` names another one (`runc`, `crun`); what only ours promises is
+//! marked as such in the tests.
+
+pub(crate) mod bundle;
+
+mod escapes;
+mod filesystems;
+mod processes;
+mod refusals;

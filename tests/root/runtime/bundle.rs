@@ -1,0 +1,173 @@
+//! A bundle: a root file system of busybox, a config.json that a test changes, and the runtime's verbs on it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use tests::{Output, World, binary, eventually, output, write};
+
+/// Docker's default capabilities.
+const CAPABILITIES: [&str; 14] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+];
+
+/// A bundle in a World, for one container.
+pub(crate) struct Bundle<'a> {
+    world: &'a World,
+    pub(crate) dir: PathBuf,
+    pub(crate) config: Value,
+    id: String,
+}
+
+impl<'a> Bundle<'a> {
+    /// A bundle whose container runs `script` in busybox's shell, as Docker would run it.
+    pub(crate) fn new(world: &'a World, script: &str) -> Bundle<'a> {
+        let dir = world.new_dir("bundle");
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        make_rootfs(&dir.join("rootfs"));
+        let id = format!("{}-{}", world.name(), world.count());
+        let cgroup = format!("{}/{id}", world.cgroup("runtime"));
+        Bundle { world, config: config(script, &cgroup), dir, id }
+    }
+
+    /// The root file system on the host.
+    pub(crate) fn rootfs(&self, path: &str) -> PathBuf {
+        self.dir.join("rootfs").join(path)
+    }
+
+    /// Replaces the value at a JSON pointer of the config; in an object it may be new.
+    pub(crate) fn set(&mut self, pointer: &str, value: Value) -> &mut Self {
+        let (parent, key) = pointer.rsplit_once('/').expect("a JSON pointer");
+        match self.config.pointer_mut(parent).unwrap_or_else(|| panic!("{parent} in the config")) {
+            Value::Array(list) => list[key.parse::<usize>().expect("an index")] = value,
+            object => object[key] = value,
+        }
+        self
+    }
+
+    /// Adds a mount at the end.
+    pub(crate) fn mount(&mut self, mount: Value) -> &mut Self {
+        self.config["mounts"].as_array_mut().expect("mounts").push(mount);
+        self
+    }
+
+    /// Runs the container to its end.
+    pub(crate) fn run(&self) -> Output {
+        output(&mut self.run_command())
+    }
+
+    /// Starts the container, whose script has to make `/ready` appear in its root file system, and waits for that.
+    pub(crate) fn start(&self) -> Running<'_> {
+        let child = self.run_command().stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("start the runtime");
+        let running = Running { bundle: self, child };
+        eventually("the container is ready", std::time::Duration::from_secs(10), || self.rootfs("ready").exists());
+        running
+    }
+
+    fn run_command(&self) -> Command {
+        write(&self.dir.join("config.json"), self.config.to_string());
+        let mut command = self.runtime();
+        command.arg("run").arg("--bundle").arg(&self.dir).arg(&self.id);
+        command
+    }
+
+    fn runtime(&self) -> Command {
+        let program = std::env::var_os("ORLOP_RUNTIME").map_or_else(|| binary("orlop-runtime"), PathBuf::from);
+        let mut command = self.world.command(program);
+        command.arg("--root").arg(self.dir.join("state"));
+        command
+    }
+}
+
+/// A container that runs until this is dropped.
+pub(crate) struct Running<'a> {
+    bundle: &'a Bundle<'a>,
+    child: Child,
+}
+
+impl Running<'_> {
+    /// Runs another process in it: a process object without the fields that every one has.
+    pub(crate) fn exec(&self, script: &str, fields: Value) -> Output {
+        let mut process =
+            json!({"args": ["sh", "-c", script], "cwd": "/", "user": {"uid": 0, "gid": 0}, "env": ["PATH=/bin"]});
+        process.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let file = self.bundle.dir.join("process.json");
+        write(&file, process.to_string());
+        output(self.bundle.runtime().arg("exec").arg("--process").arg(&file).arg(&self.bundle.id))
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        output(self.bundle.runtime().args(["kill", &self.bundle.id, "KILL"]));
+        let _reaped = self.child.wait();
+    }
+}
+
+fn make_rootfs(rootfs: &Path) {
+    for dir in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
+        fs::create_dir_all(rootfs.join(dir)).unwrap();
+    }
+    fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("busybox-static is installed");
+    for applet in [
+        "sh", "cat", "chmod", "echo", "env", "grep", "hostname", "id", "ln", "ls", "mkdir", "mknod", "mount", "ps",
+        "pwd", "readlink", "sleep", "stat", "test", "touch", "true", "tty", "ulimit", "umask", "wc",
+    ] {
+        symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
+    }
+    write(&rootfs.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n");
+}
+
+fn config(script: &str, cgroup: &str) -> Value {
+    let namespaces = ["mount", "pid", "uts", "ipc", "network", "cgroup"].map(|kind| json!({"type": kind}));
+    json!({
+        "ociVersion": "1.2.0",
+        "root": {"path": "rootfs", "readonly": false},
+        "hostname": "box",
+        "process": {
+            "args": ["sh", "-c", script],
+            "cwd": "/",
+            "env": ["PATH=/bin"],
+            "user": {"uid": 0, "gid": 0},
+            "noNewPrivileges": true,
+            "capabilities": {"bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES},
+        },
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+             "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
+            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+             "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
+            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+             "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]},
+        ],
+        "linux": {
+            "cgroupsPath": cgroup,
+            "namespaces": namespaces,
+            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+            "maskedPaths": ["/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+                "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware",
+                "/sys/devices/virtual/powercap", "/proc/asound"],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+        },
+    })
+}
