@@ -7,9 +7,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use cgroup::{Cgroup, Kind, Layout};
+use sys::Errno;
 use sys::at::{self, OFlag, SFlag};
 use sys::mount::{Attr, MountFlags, Propagation, clone_fd, clone_tree, mount_setattr};
 use sys::namespace::Kind as NamespaceKind;
+use sys::process::Pid;
 use sys::procfs::ProcFd;
 
 use crate::error::{Error, Step};
@@ -237,14 +239,15 @@ fn open_namespace(path: &Path, kind: NamespaceKind) -> Result<OwnedFd, Error> {
 /// A namespace that is joined by path may be the host's own: its parameters are not the container's to set.
 fn refuse_sysctls_of_host(plan: &Plan, joined: &[(NamespaceKind, OwnedFd)]) -> Result<(), Error> {
     for sysctl in &plan.sysctls {
-        let (kind, host) = match sysctl.namespace {
-            SysctlNamespace::Network => (NamespaceKind::Net, "/proc/1/ns/net"),
-            SysctlNamespace::Ipc => (NamespaceKind::Ipc, "/proc/1/ns/ipc"),
-            SysctlNamespace::Uts => (NamespaceKind::Uts, "/proc/1/ns/uts"),
+        let kind = match sysctl.namespace {
+            SysctlNamespace::Network => NamespaceKind::Net,
+            SysctlNamespace::Ipc => NamespaceKind::Ipc,
+            SysctlNamespace::Uts => NamespaceKind::Uts,
         };
         let Some((_, namespace)) = joined.iter().find(|(known, _)| *known == kind) else { continue };
-        let host = open_namespace(Path::new(host), kind)?;
-        if sys::namespace::same(namespace, &host).step(|| "compare with the host's namespace".to_owned())? {
+        let step = || "compare with the host's namespace".to_owned();
+        let host = open_host_namespace(kind).step(step)?;
+        if sys::namespace::same(namespace, &host).step(step)? {
             let name = sysctl.path.replace('/', ".");
             return Err(Error::Refused(format!(
                 "linux.sysctl[{name}]: the container shares that namespace with the host"
@@ -252,6 +255,14 @@ fn refuse_sysctls_of_host(plan: &Plan, joined: &[(NamespaceKind, OwnedFd)]) -> R
         }
     }
     Ok(())
+}
+
+/// That of PID 1. Where that has more capabilities than we and so can't be looked into, our own is taken for it.
+fn open_host_namespace(kind: NamespaceKind) -> sys::Result<OwnedFd> {
+    match sys::namespace::of(Pid::from_raw(1), kind) {
+        Err(error) if error.is(Errno::EACCES) => sys::namespace::current(kind),
+        opened => opened,
+    }
 }
 
 fn open_fifo(gate: &Gate) -> Result<Option<Fifo>, Error> {
