@@ -7,6 +7,7 @@ mod cni_portmap;
 mod cni_upstream;
 mod crictl;
 mod critest;
+mod pod_network;
 mod process;
 mod restart;
 mod rootfd;
