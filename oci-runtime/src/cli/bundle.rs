@@ -1,0 +1,68 @@
+//! config.json of a bundle.
+
+use std::path::{Path, PathBuf};
+
+use oci_runtime::plan::Plan;
+use oci_runtime::seccomp;
+use oci_spec::runtime::Spec;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Error;
+use super::log::Log;
+
+/// A config that has been read and checked.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    /// Absolute.
+    pub(crate) path: PathBuf,
+    pub(crate) spec: Spec,
+    pub(crate) plan: Plan,
+    /// The BPF program of `linux.seccomp`.
+    pub(crate) filter: Option<Vec<u8>>,
+}
+
+/// Reads the config of a bundle, by default of the working directory, and checks it whole.
+pub(crate) fn load(path: Option<&Path>, log: &mut Log) -> Result<Bundle, Error> {
+    let given = path.unwrap_or(Path::new("."));
+    let path = given.canonicalize().map_err(|error| format!("open bundle {}: {error}", given.display()))?;
+    let json = read(&path)?;
+    let (spec, warnings) = oci_runtime::config::parse(&json)?;
+    warnings.iter().for_each(|warning| log.warn(warning));
+    let plan = Plan::from_spec(&spec, Some(&path))?;
+    let filter = compile_filter(&json)?;
+    Ok(Bundle { path, spec, plan, filter })
+}
+
+/// The process object of a bundle's config, to be changed by exec's flags.
+pub(crate) fn process(bundle: &Path) -> Result<Value, Error> {
+    let mut config: Value =
+        serde_json::from_slice(&read(bundle)?).map_err(|error| format!("config.json is not valid: {error}"))?;
+    match config.get_mut("process").map(Value::take) {
+        Some(process @ Value::Object(_)) => Ok(process),
+        _ => Err("process property must not be empty".into()),
+    }
+}
+
+fn read(bundle: &Path) -> Result<Vec<u8>, Error> {
+    let path = bundle.join("config.json");
+    std::fs::read(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("JSON specification file {} not found", path.display()).into(),
+        _ => format!("read {}: {error}", path.display()).into(),
+    })
+}
+
+fn compile_filter(json: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    #[derive(Deserialize)]
+    struct Config {
+        linux: Option<Linux>,
+    }
+    #[derive(Deserialize)]
+    struct Linux {
+        seccomp: Option<seccomp::Profile>,
+    }
+    let config: Config =
+        serde_json::from_slice(json).map_err(|error| format!("linux.seccomp is not valid: {error}"))?;
+    let Some(profile) = config.linux.and_then(|linux| linux.seccomp) else { return Ok(None) };
+    Ok(Some(seccomp::compile(&profile)?.bytes()))
+}

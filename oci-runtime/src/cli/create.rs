@@ -1,0 +1,124 @@
+//! create: everything but running the program.
+
+use std::path::{Path, PathBuf};
+
+use oci_runtime::plan::Namespace;
+use oci_runtime::{Created, Gate, Inputs, Root, StdioFds};
+use sys::fs::Durability;
+use sys::process::{Pid, Process};
+
+use super::Error;
+use super::args::Create;
+use super::bundle::{self, Bundle};
+use super::log::Log;
+use super::store::{self, Container, ContainerId, RECORD_VERSION, Record, Store};
+use super::streams::{self, Inherited, Sockets};
+use super::time::Timestamp;
+
+/// The container waits behind exec.fifo, with our streams.
+pub(crate) fn create(store: &Store<'_>, flags: &Create, inherited: Inherited, log: &mut Log) -> Result<u8, Error> {
+    let bundle = bundle::load(flags.bundle.as_deref(), log)?;
+    streams::warn_of_notify_socket(log);
+    streams::check_terminal(&flags.streams, bundle.plan.process.terminal, true)?;
+    let sockets = Sockets::connect(&flags.streams)?;
+    let request = Request { id: &flags.id, bundle, inherited: &inherited, stdio: streams::own(), behind_fifo: true };
+    let New { container, created } = make(store, request)?;
+    let handed_over = sockets
+        .send(created.console.as_ref(), created.pidfd.as_ref())
+        .and_then(|()| streams::write_pid_file(flags.streams.pid_file.as_deref(), created.pid));
+    handed_over.inspect_err(|_| undo(&container, &created))?;
+    Ok(0)
+}
+
+/// What a container is made of.
+pub(crate) struct Request<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) bundle: Bundle,
+    pub(crate) inherited: &'a Inherited,
+    pub(crate) stdio: StdioFds,
+    /// Else behind a pipe of ours.
+    pub(crate) behind_fifo: bool,
+}
+
+/// A container that waits for its start.
+pub(crate) struct New {
+    pub(crate) container: Container,
+    pub(crate) created: Created,
+}
+
+/// Makes a container and its record; after a failure neither is there.
+pub(crate) fn make(store: &Store<'_>, request: Request<'_>) -> Result<New, Error> {
+    let id = ContainerId::parse(request.id)?;
+    let dir = store.reserve(&id)?;
+    make_in(&dir, &id, request).inspect_err(|_| {
+        // The error that led here is the one to tell.
+        let _ = store::remove(&dir);
+    })
+}
+
+fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>) -> Result<New, Error> {
+    let Request { bundle: Bundle { path, spec, mut plan, filter }, inherited, stdio, behind_fifo, .. } = request;
+    if plan.cgroup.is_none() {
+        plan.cgroup = Some(oci_runtime::cgroup::CgroupPath::parse(&format!("/{id}"))?);
+    }
+    let rootfs = plan.root.clone().ok_or("root: missing")?;
+    let cgroup = plan.cgroup.as_ref().map(ToString::to_string).unwrap_or_default();
+    let shares_pids = plan.namespaces.pid != Namespace::New;
+    plan.process.env.extend(inherited.environment());
+    let fifo = dir.join("exec.fifo");
+    if behind_fifo {
+        make_fifo(dir)?;
+    }
+    if let Some(filter) = &filter {
+        sys::fs::atomic_write(dir.join("seccomp.bpf"), filter, Durability::Rename, 0o600)?;
+    }
+    let mut silent = |_: &str| {};
+    let inputs = Inputs {
+        stdio,
+        seccomp: filter.map(|filter| sys::fd::sealed_memfd(c"seccomp", &filter, false)).transpose()?,
+        gate: if behind_fifo { Gate::Fifo(fifo) } else { Gate::Pipe },
+        preserve_fds: inherited.count(),
+        ..Inputs::new(Root::Path(rootfs.clone()), &mut silent)
+    };
+    let created = oci_runtime::create(plan, inputs)?;
+    let record = Record {
+        version: RECORD_VERSION,
+        id: id.to_string(),
+        oci_version: spec.version().clone(),
+        bundle: path,
+        rootfs,
+        pid: created.pid,
+        start_time: created.start_time,
+        created: Timestamp::now(),
+        cgroup,
+        shares_pids,
+        annotations: spec.annotations().clone().unwrap_or_default(),
+    };
+    match Container::create(PathBuf::from(dir), record) {
+        Ok(container) => Ok(New { container, created }),
+        Err(error) => {
+            end(&created);
+            Err(error)
+        }
+    }
+}
+
+/// Whoever may write there can't start the container: that takes reading.
+fn make_fifo(dir: &Path) -> Result<(), Error> {
+    let opened = std::fs::File::open(dir).map_err(|error| format!("open {}: {error}", dir.display()))?;
+    Ok(sys::at::mknodat(&opened, "exec.fifo", sys::at::SFlag::S_IFIFO, 0o622, 0)?)
+}
+
+/// Ends and removes a container of which something later failed. Best effort: that failure is the one to tell.
+pub(crate) fn undo(container: &Container, created: &Created) {
+    end(created);
+    let _ = container.destroy();
+}
+
+fn end(created: &Created) {
+    let process = Process { pid: Pid::from_raw(created.pid), start_time: created.start_time };
+    if let Ok(process) = process.open() {
+        let _ = process.send_signal(sys::signal::Signal::SIGKILL);
+        let _ = process.wait();
+    }
+}

@@ -1,0 +1,190 @@
+//! exec: another process in a container.
+
+use std::path::Path;
+
+use oci_runtime::plan::ProcessPlan;
+use oci_runtime::{ExecInputs, Target};
+use serde_json::{Value, json};
+
+use super::Error;
+use super::args::Exec;
+use super::bundle;
+use super::foreground::Foreground;
+use super::log::Log;
+use super::store::{Container, Status, Store};
+use super::streams::{self, Inherited, Sockets};
+
+/// The exit code is the process's own, or 0 if it was detached.
+pub(crate) fn exec(store: &Store<'_>, flags: &Exec, inherited: Inherited, log: &mut Log) -> Result<u8, Error> {
+    let container = store.load(&flags.id)?;
+    match container.status()? {
+        Status::Stopped => return Err("cannot exec in a stopped container".into()),
+        Status::Paused if !flags.ignore_paused => {
+            return Err("cannot exec in a paused container (use --ignore-paused to override)".into());
+        }
+        _ => {}
+    }
+    let plan = plan(&container, flags, log)?;
+    let terminal = plan.terminal;
+    streams::check_terminal(&flags.streams, terminal, flags.detach)?;
+    let sockets = Sockets::connect(&flags.streams)?;
+    let (foreground, stdio) = match flags.detach {
+        true => (None, streams::own()),
+        false => {
+            let (foreground, stdio) = Foreground::prepare(terminal)?;
+            (Some(foreground), stdio)
+        }
+    };
+    let target = Target {
+        pid: container.record.pid,
+        start_time: container.record.start_time,
+        cgroup: Some(container.record.cgroup.clone()),
+    };
+    let mut silent = |_: &str| {};
+    let inputs = ExecInputs {
+        stdio,
+        seccomp: filter(&container)?,
+        preserve_fds: inherited.count(),
+        ..ExecInputs::new(&mut silent)
+    };
+    let created = oci_runtime::exec(plan, &target, inputs)?;
+    sockets.send(created.console.as_ref(), created.pidfd.as_ref())?;
+    streams::write_pid_file(flags.streams.pid_file.as_deref(), created.pid)?;
+    match foreground {
+        None => Ok(0),
+        Some(foreground) => {
+            let process =
+                sys::process::Process { pid: sys::process::Pid::from_raw(created.pid), start_time: created.start_time };
+            foreground.attend(created.pid, process, created.console)
+        }
+    }
+}
+
+/// The process of `--process`, or that of the config as the flags change it.
+fn plan(container: &Container, flags: &Exec, log: &mut Log) -> Result<ProcessPlan, Error> {
+    let json = match &flags.process {
+        Some(path) => std::fs::read(path).map_err(|error| format!("read {}: {error}", path.display()))?,
+        None => serde_json::to_vec(&changed(&container.record.bundle, flags)?)
+            .map_err(|error| format!("encode the process: {error}"))?,
+    };
+    let (process, warnings) = oci_runtime::config::parse_process(&json)?;
+    warnings.iter().for_each(|warning| log.warn(warning));
+    Ok(ProcessPlan::from_process(&process)?)
+}
+
+fn changed(bundle: &Path, flags: &Exec) -> Result<Value, Error> {
+    if flags.args.is_empty() {
+        return Err("exec args cannot be empty".into());
+    }
+    let mut process = bundle::process(bundle)?;
+    process["args"] = json!(flags.args);
+    process["terminal"] = json!(flags.tty);
+    let texts = [("cwd", &flags.cwd), ("apparmorProfile", &flags.apparmor), ("selinuxLabel", &flags.process_label)];
+    for (key, value) in texts {
+        if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
+            process[key] = json!(value);
+        }
+    }
+    if let Some(no_new_privs) = flags.no_new_privs {
+        process["noNewPrivileges"] = json!(no_new_privs);
+    }
+    append(&mut process["env"], flags.env.iter().map(|variable| json!(variable)));
+    add_capabilities(&mut process, &flags.capabilities);
+    let user = &mut process["user"];
+    if let Some(text) = flags.user.as_deref().filter(|text| !text.is_empty()) {
+        let (uid, gid) = parse_user(text)?;
+        user["uid"] = json!(uid);
+        if let Some(gid) = gid {
+            user["gid"] = json!(gid);
+        }
+    }
+    append(&mut user["additionalGids"], flags.additional_gids.iter().map(|gid| json!(gid)));
+    Ok(process)
+}
+
+/// Appends to a list that may not be there.
+fn append(list: &mut Value, more: impl Iterator<Item = Value>) {
+    let mut all = list.as_array().cloned().unwrap_or_default();
+    all.extend(more);
+    *list = Value::Array(all);
+}
+
+/// Ambient ones only where the config has inheritable ones: without those the kernel refuses them.
+fn add_capabilities(process: &mut Value, names: &[String]) {
+    if names.is_empty() {
+        return;
+    }
+    let sets = &mut process["capabilities"];
+    let ambient = sets.get("inheritable").is_some_and(Value::is_array);
+    let wanted = ["bounding", "effective", "permitted"].into_iter().chain(ambient.then_some("ambient"));
+    for set in wanted {
+        append(&mut sets[set], names.iter().map(|name| json!(name)));
+    }
+}
+
+/// `uid[:gid]`, numbers and nothing else (CVE-2026-30892).
+fn parse_user(text: &str) -> Result<(u32, Option<u32>), Error> {
+    let number = |what: &str, digits: &str| match digits.bytes().all(|c| c.is_ascii_digit()) {
+        true => digits.parse::<u32>().map_err(|error| format!("bad {what}: {digits:?}: {error}")),
+        false => Err(format!("bad {what}: {digits:?} is not a number")),
+    };
+    Ok(match text.split_once(':') {
+        Some((uid, gid)) => (number("uid", uid)?, Some(number("gid", gid)?)),
+        None => (number("uid", text)?, None),
+    })
+}
+
+/// The container's own filter holds for what joins it.
+fn filter(container: &Container) -> Result<Option<std::os::fd::OwnedFd>, Error> {
+    let path = container.filter();
+    match std::fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        read => {
+            let program = read.map_err(|error| format!("read {}: {error}", path.display()))?;
+            Ok(Some(sys::fd::sealed_memfd(c"seccomp", &program, false)?))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_numbers_and_nothing_else() {
+        assert_eq!(parse_user("1000").unwrap(), (1000, None));
+        assert_eq!(parse_user("0:4294967295").unwrap(), (0, Some(u32::MAX)));
+        for text in ["1000x", "x", "-1", "+1", " 1", "1:", ":1", "1:2:3", "4294967296", "0x10", "root"] {
+            parse_user(text).expect_err(text);
+        }
+    }
+
+    #[test]
+    fn flags_change_the_process_of_the_config() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = json!({"process": {"args": ["init"], "terminal": true, "cwd": "/", "env": ["A=1"],
+            "user": {"uid": 5, "gid": 6}, "capabilities": {"bounding": ["CAP_KILL"]}}});
+        sys::fs::atomic_write(
+            dir.path().join("config.json"),
+            config.to_string().as_bytes(),
+            sys::fs::Durability::Rename,
+            0o600,
+        )
+        .unwrap();
+        let flags = Exec {
+            args: vec!["ls".into()],
+            env: vec!["B=2".into()],
+            user: Some("7".into()),
+            additional_gids: vec![8],
+            capabilities: vec!["CAP_CHOWN".into()],
+            ..Exec::default()
+        };
+        let process = changed(dir.path(), &flags).unwrap();
+        assert_eq!(process["args"], json!(["ls"]));
+        assert_eq!(process["terminal"], json!(false));
+        assert_eq!(process["env"], json!(["A=1", "B=2"]));
+        assert_eq!(process["user"], json!({"uid": 7, "gid": 6, "additionalGids": [8]}));
+        assert_eq!(process["capabilities"]["bounding"], json!(["CAP_KILL", "CAP_CHOWN"]));
+        assert!(process["capabilities"].get("ambient").is_none());
+    }
+}

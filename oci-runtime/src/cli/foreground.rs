@@ -1,0 +1,218 @@
+//! Standing in for a process that was not detached: its streams are copied, signals passed on, its exit code ours.
+//!
+//! The process gets pipes, or a terminal of its own, never our fds: what a container holds of the host's terminal it
+//! could type into. One loop does it all; no write in it can wait, because it is only made after the fd said so, in
+//! pieces that a pipe takes whole (pipe(7), `PIPE_BUF`).
+
+use std::io::{IsTerminal, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use oci_runtime::StdioFds;
+use sys::poll::Interest;
+use sys::process::{Exit, Process};
+use sys::pty::{self, Raw};
+use sys::signal::{SigSet, Signal, SignalFd};
+
+use super::Error;
+
+/// As much as goes into a pipe at once.
+const PIECE: usize = 4096;
+
+/// How long output may be silent after the end of the process before it is taken to be complete: what was left running in
+/// the container may hold the streams open.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// Everything that has to be in place before the process is.
+pub(crate) struct Foreground {
+    signals: SignalFd,
+    /// Our ends of the pipes; none with a terminal.
+    channels: Vec<Channel>,
+}
+
+impl Foreground {
+    /// Blocks signals, so that none is lost, and makes the process's streams.
+    pub(crate) fn prepare(terminal: bool) -> Result<(Foreground, StdioFds), Error> {
+        let signals = SignalFd::new(&SigSet::all())?;
+        if terminal {
+            return Ok((Foreground { signals, channels: Vec::new() }, StdioFds::default()));
+        }
+        let ((stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr)) =
+            (sys::fd::pipe()?, sys::fd::pipe()?, sys::fd::pipe()?);
+        let channels = vec![
+            Channel::new(own(std::io::stdin().as_fd())?, to_stdin, Direction::In),
+            Channel::new(from_stdout, own(std::io::stdout().as_fd())?, Direction::Out),
+            Channel::new(from_stderr, own(std::io::stderr().as_fd())?, Direction::Out),
+        ];
+        let stdio = StdioFds { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr) };
+        Ok((Foreground { signals, channels }, stdio))
+    }
+
+    /// Stays until the process has ended and all that it said is told; its exit code.
+    pub(crate) fn attend(mut self, pid: i32, process: Process, console: Option<OwnedFd>) -> Result<u8, Error> {
+        let terminal = console.map(Terminal::attach).transpose()?;
+        if let Some(terminal) = &terminal {
+            self.channels.push(Channel::new(
+                own(std::io::stdin().as_fd())?,
+                own(terminal.master.as_fd())?,
+                Direction::In,
+            ));
+            self.channels.push(Channel::new(
+                own(terminal.master.as_fd())?,
+                own(std::io::stdout().as_fd())?,
+                Direction::Out,
+            ));
+        }
+        let mut ended: Option<Exit> = None;
+        let mut heard = Instant::now();
+        loop {
+            let timeout = ended.map(|_| SILENCE.saturating_sub(heard.elapsed()));
+            if self.wait(timeout)? {
+                heard = Instant::now();
+            } else if timeout.is_some_and(|timeout| timeout.is_zero()) {
+                break;
+            }
+            while let Some(received) = self.signals.read()? {
+                match Signal::try_from(received.signal.get()) {
+                    Ok(Signal::SIGCHLD) => ended = reap(pid)?.or(ended),
+                    Ok(Signal::SIGWINCH) => terminal.iter().for_each(Terminal::resize),
+                    // A process that is ending needs no signal any more.
+                    _ => drop(process.open().and_then(|process| process.send_signal(received.signal))),
+                }
+            }
+            if ended.is_some() {
+                self.channels.retain(|channel| channel.direction == Direction::Out);
+            }
+            self.channels.retain(|channel| !channel.is_done());
+            if ended.is_some() && self.channels.is_empty() {
+                break;
+            }
+        }
+        let code = ended.map_or(255, Exit::status);
+        Ok(u8::try_from(code).unwrap_or(255))
+    }
+
+    /// Waits for a signal or a stream, and copies. True if a stream had something.
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+        let mut files = vec![(self.signals.as_fd(), Interest::READ)];
+        files.extend(self.channels.iter().map(Channel::interest));
+        let happened = sys::poll::poll(&files, timeout)?;
+        let mut copied = false;
+        for (channel, happened) in self.channels.iter_mut().zip(&happened[1..]) {
+            if !happened.is_empty() {
+                channel.copy();
+                copied = true;
+            }
+        }
+        Ok(copied)
+    }
+}
+
+/// Reaps all children that have ended; the exit of `pid` if it is among them. Others are what the container left behind.
+fn reap(pid: i32) -> Result<Option<Exit>, Error> {
+    let mut ended = None;
+    while let Some((child, exit)) = sys::process::wait_any(true)? {
+        if child.as_raw() == pid {
+            ended = Some(exit);
+        }
+    }
+    Ok(ended)
+}
+
+fn own(stream: BorrowedFd<'_>) -> Result<std::fs::File, Error> {
+    let copy = stream.try_clone_to_owned().map_err(|error| format!("duplicate a standard stream: {error}"))?;
+    Ok(copy.into())
+}
+
+/// Which way a channel goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    /// To the process.
+    In,
+    /// From the process.
+    Out,
+}
+
+/// One stream on its way from one fd to another.
+struct Channel {
+    /// `None` after its end.
+    from: Option<std::fs::File>,
+    /// `None` once nobody takes it any more.
+    to: Option<std::fs::File>,
+    /// Read but not written yet.
+    pending: Vec<u8>,
+    direction: Direction,
+}
+
+impl Channel {
+    fn new(from: impl Into<std::fs::File>, to: impl Into<std::fs::File>, direction: Direction) -> Channel {
+        Channel { from: Some(from.into()), to: Some(to.into()), pending: Vec::new(), direction }
+    }
+
+    fn is_done(&self) -> bool {
+        self.to.is_none() || (self.from.is_none() && self.pending.is_empty())
+    }
+
+    /// Done ones are not asked.
+    fn interest(&self) -> (BorrowedFd<'_>, Interest) {
+        match (&self.from, &self.to) {
+            (_, Some(to)) if !self.pending.is_empty() => (to.as_fd(), Interest::WRITE),
+            (Some(from), _) => (from.as_fd(), Interest::READ),
+            (None, Some(to)) => (to.as_fd(), Interest::WRITE),
+            (None, None) => unreachable!("a channel without ends is done"),
+        }
+    }
+
+    /// One read or one write. An error is the end of the stream: a terminal says EIO when its other end is closed.
+    fn copy(&mut self) {
+        if self.pending.is_empty() {
+            self.pending.resize(PIECE, 0);
+            let read = self.from.as_mut().map_or(Ok(0), |from| from.read(&mut self.pending)).unwrap_or(0);
+            self.pending.truncate(read);
+            if read == 0 {
+                self.from = None;
+            }
+        } else {
+            let written = self.to.as_mut().map_or(Ok(0), |to| to.write(&self.pending)).unwrap_or(0);
+            self.pending.drain(..written);
+            if written == 0 {
+                // Closing our end tells the process that nobody listens.
+                (self.from, self.to) = (None, None);
+            }
+        }
+    }
+}
+
+/// The process's terminal, shown on ours.
+struct Terminal {
+    master: OwnedFd,
+    /// Which of our streams is a terminal; in raw mode until the end, so that every key goes to the process.
+    host: Option<(OwnedFd, Raw<OwnedFd>)>,
+}
+
+impl Terminal {
+    fn attach(master: OwnedFd) -> Result<Terminal, Error> {
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        let host = match (stdin.is_terminal(), stdout.is_terminal(), stderr.is_terminal()) {
+            (true, _, _) => Some(own(stdin.as_fd())?),
+            (_, true, _) => Some(own(stdout.as_fd())?),
+            (_, _, true) => Some(own(stderr.as_fd())?),
+            _ => None,
+        };
+        let raw = |host: std::fs::File| {
+            let host = OwnedFd::from(host);
+            let copy = sys::fd::duplicate(&host)?;
+            Ok::<_, sys::Error>((host, pty::make_raw(copy)?))
+        };
+        let terminal = Terminal { master, host: host.map(raw).transpose()? };
+        terminal.resize();
+        Ok(terminal)
+    }
+
+    /// Best effort: a terminal that is being closed has no size.
+    fn resize(&self) {
+        if let Some((host, _)) = &self.host {
+            let _ = pty::size(host).and_then(|size| pty::set_size(&self.master, size));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The verbs of the command line, one file each, and what they share.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `args.rs` | flags as runc 1.5 has them, parsed into one struct per verb |
+//! | `log.rs` | where an error is told: stderr and the `--log` file |
+//! | `store.rs` | container ids and the state directory |
+//! | `bundle.rs` | config.json |
+//! | `streams.rs` | what a new process inherits, and whom its terminal is handed to |
+//! | `foreground.rs` | standing in for a process that was not detached |
+//! | `time.rs` | moments as Go prints them |
+//!
+//! Errors are told once, here. Their wording is runc's wherever a client matches it.
+
+mod args;
+mod bundle;
+mod create;
+mod delete;
+mod exec;
+mod foreground;
+mod kill;
+mod list;
+mod log;
+mod run;
+mod start;
+mod state;
+mod store;
+mod streams;
+mod time;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+use args::{Command, Global, Verb};
+use log::Log;
+use store::Store;
+
+/// What a verb fails with; printed as a chain, "a: b: c".
+pub(crate) type Error = Box<dyn std::error::Error>;
+
+/// The exit code for a failure of our own; exec has another, so that it cannot be taken for the program's.
+const FAILED: u8 = 1;
+const EXEC_FAILED: u8 = 255;
+
+/// Parses and runs one command.
+pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
+    let mut log = Log::stderr();
+    let command = match args::parse(arguments) {
+        Ok(command) => command,
+        Err(error) => return fail(&mut log, error.as_ref(), FAILED),
+    };
+    let Command { global, verb } = match command {
+        args::Parsed::Command(command) => command,
+        args::Parsed::Print(text) => return print(&text),
+    };
+    let failure = if matches!(verb, Verb::Exec(_)) { EXEC_FAILED } else { FAILED };
+    let prepared = protect(&verb).and_then(|()| streams::claim_inherited(verb.preserve_fds(), verb.takes_sockets()));
+    let inherited = match prepared {
+        Ok(inherited) => inherited,
+        Err(error) => return fail(&mut log, error.as_ref(), failure),
+    };
+    match Log::open(&global.log) {
+        Ok(opened) => log = opened,
+        Err(error) => return fail(&mut log, error.as_ref(), failure),
+    }
+    match dispatch(&global, verb, inherited, &mut log) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => fail(&mut log, error.as_ref(), failure),
+    }
+}
+
+fn dispatch(global: &Global, verb: Verb, inherited: streams::Inherited, log: &mut Log) -> Result<u8, Error> {
+    let store = Store::new(&global.root);
+    match verb {
+        Verb::Create(flags) => create::create(&store, &flags, inherited, log).map_err(|e| failed("create", e)),
+        Verb::Run(flags) => run::run(&store, &flags, inherited, log).map_err(|e| failed("run", e)),
+        Verb::Exec(flags) => exec::exec(&store, &flags, inherited, log).map_err(|e| failed("exec", e)),
+        Verb::Start { id } => start::start(&store, &id).map(|()| 0),
+        Verb::State { id } => state::state(&store, &id).map(|()| 0),
+        Verb::Kill { id, signal, all } => kill::kill(&store, &id, &signal, all).map(|()| 0),
+        Verb::Delete { id, force } => delete::delete(&store, &id, force).map(|()| 0),
+        Verb::List(flags) => list::list(&store, &flags, log).map(|()| 0),
+    }
+}
+
+/// A process that enters a container must not run a file that the container could write (CVE-2019-5736).
+fn protect(verb: &Verb) -> Result<(), Error> {
+    match verb {
+        Verb::Create(_) | Verb::Run(_) | Verb::Exec(_) => Ok(oci_runtime::protect_own_image()?),
+        _ => Ok(()),
+    }
+}
+
+/// Names the verb before an error: some clients show nothing but the message.
+fn failed(verb: &'static str, source: Error) -> Error {
+    #[derive(Debug, thiserror::Error)]
+    #[error("orlop-runtime {verb} failed")]
+    struct Failed {
+        verb: &'static str,
+        #[source]
+        source: Error,
+    }
+    Failed { verb, source }.into()
+}
+
+fn fail(log: &mut Log, error: &(dyn std::error::Error + 'static), code: u8) -> ExitCode {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    log.error(&chain.map(ToString::to_string).collect::<Vec<_>>().join(": "));
+    ExitCode::from(code)
+}
+
+/// To stdout; a reader that is gone wants no more.
+fn print(text: &str) -> ExitCode {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}

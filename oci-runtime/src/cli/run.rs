@@ -1,0 +1,61 @@
+//! run: create and start, and unless detached stand in for the container until it ends.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+
+use oci_runtime::{Created, StartError};
+
+use super::Error;
+use super::args::Run;
+use super::bundle;
+use super::create::{self, New, Request};
+use super::foreground::Foreground;
+use super::log::Log;
+use super::store::Store;
+use super::streams::{self, Inherited, Sockets};
+
+/// The exit code is the container's own, or 0 if it was detached.
+pub(crate) fn run(store: &Store<'_>, flags: &Run, inherited: Inherited, log: &mut Log) -> Result<u8, Error> {
+    let bundle = bundle::load(flags.create.bundle.as_deref(), log)?;
+    streams::warn_of_notify_socket(log);
+    let terminal = bundle.plan.process.terminal;
+    streams::check_terminal(&flags.create.streams, terminal, flags.detach)?;
+    let sockets = Sockets::connect(&flags.create.streams)?;
+    let (foreground, stdio) = match flags.detach {
+        true => (None, streams::own()),
+        false => {
+            if !flags.no_subreaper {
+                sys::process::set_child_subreaper(true)?;
+            }
+            let (foreground, stdio) = Foreground::prepare(terminal)?;
+            (Some(foreground), stdio)
+        }
+    };
+    let request = Request { id: &flags.create.id, bundle, inherited: &inherited, stdio, behind_fifo: false };
+    let New { container, mut created } = create::make(store, request)?;
+    let started = sockets
+        .send(created.console.as_ref(), created.pidfd.as_ref())
+        .and_then(|()| streams::write_pid_file(flags.create.streams.pid_file.as_deref(), created.pid))
+        .and_then(|()| start(&mut created));
+    started.inspect_err(|_| create::undo(&container, &created))?;
+    let Some(foreground) = foreground else { return Ok(0) };
+    let code = foreground.attend(created.pid, container.process(), created.console.take())?;
+    if !flags.keep {
+        container.destroy()?;
+    }
+    Ok(code)
+}
+
+/// Writes the byte that the container waits for, and hears whether its program was executed.
+fn start(created: &mut Created) -> Result<(), Error> {
+    let start = created.start.take().ok_or("the container does not wait for us")?;
+    std::fs::File::from(start).write_all(b"0").map_err(|error| format!("start the container: {error}"))?;
+    let status: OwnedFd = created.status.try_clone().map_err(|error| format!("start the container: {error}"))?;
+    let mut message = vec![0; 64 * 1024];
+    let length =
+        std::fs::File::from(status).read(&mut message).map_err(|error| format!("hear from the container: {error}"))?;
+    match StartError::from_status(&message[..length]) {
+        None => Ok(()),
+        Some(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,42 @@
+//! start: runs the program of a container that was created.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+
+use sys::at::OFlag;
+use sys::poll::Interest;
+
+use super::Error;
+use super::store::{Container, Status, Store};
+
+/// Opens the FIFO that the container waits behind.
+pub(crate) fn start(store: &Store<'_>, id: &str) -> Result<(), Error> {
+    let container = store.load(id)?;
+    // Two starts at once: the second one has to find that there is nothing left to start.
+    let _lock = sys::fs::lock_exclusive(container.dir.join("state.json"))?;
+    match container.status()? {
+        Status::Created => open_gate(&container),
+        Status::Stopped => Err("cannot start a container that has stopped".into()),
+        Status::Running => Err("cannot start an already running container".into()),
+        Status::Paused => Err("cannot start a container in the paused state".into()),
+    }
+}
+
+fn open_gate(container: &Container) -> Result<(), Error> {
+    let path = container.fifo();
+    let named = |error: std::io::Error| format!("open {}: {error}", path.display());
+    // Without waiting: if the container dies now, nobody will ever open the other end.
+    let mut fifo =
+        std::fs::OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path).map_err(named)?;
+    let process = container.process().open().map_err(|_| "container process is already dead")?;
+    let events = [(fifo.as_fd(), Interest::READ), (process.as_fd(), Interest::READ)];
+    sys::poll::poll(&events, None)?;
+    let mut byte = [0];
+    match fifo.read(&mut byte) {
+        Ok(1) => {}
+        // The container's own end is what woke us.
+        _ => return Err("container process is already dead".into()),
+    }
+    std::fs::remove_file(&path).map_err(|error| format!("remove {}: {error}", path.display()).into())
+}

@@ -1,0 +1,250 @@
+//! Container ids and their state directories.
+//!
+//! `<root>/<id>/state.json` holds the facts of a container, written once; its status is worked out from the process
+//! each time. The directory is what makes an id unique: who makes it owns the id. `exec.fifo` is there until the
+//! container was started.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use oci_runtime::cgroup::{self, Cgroup, Layout};
+use serde::{Deserialize, Serialize};
+use sys::fs::Durability;
+use sys::process::{Pid, Process};
+
+use super::Error;
+use super::args::Root;
+use super::kill::PATIENCE;
+use super::time::Timestamp;
+
+/// What clients match; the wording is runc's.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("container does not exist")]
+    NotExist,
+    #[error("container with given ID already exists")]
+    Exists,
+    #[error("container id cannot be empty")]
+    EmptyId,
+    #[error("invalid container ID format")]
+    InvalidId,
+    #[error("container not running")]
+    NotRunning,
+}
+
+/// A name that can be a directory's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ContainerId(String);
+
+impl ContainerId {
+    pub(crate) fn parse(id: &str) -> Result<ContainerId, StoreError> {
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || b"_+-.".contains(&c);
+        match id {
+            "" => Err(StoreError::EmptyId),
+            "." | ".." => Err(StoreError::InvalidId),
+            id if id.len() > 255 || !id.bytes().all(allowed) => Err(StoreError::InvalidId),
+            id => Ok(ContainerId(id.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The directory of all containers.
+#[derive(Debug)]
+pub(crate) struct Store<'a> {
+    root: &'a Root,
+}
+
+/// The facts of a container, as in state.json.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    /// Of this format.
+    pub(crate) version: u32,
+    pub(crate) id: String,
+    /// Of the config.
+    pub(crate) oci_version: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) pid: i32,
+    /// Of the process, so that its number cannot be taken for another's.
+    pub(crate) start_time: u64,
+    pub(crate) created: Timestamp,
+    pub(crate) cgroup: String,
+    /// No PID namespace of its own: its processes outlive the first one.
+    pub(crate) shares_pids: bool,
+    #[serde(default)]
+    pub(crate) annotations: HashMap<String, String>,
+}
+
+/// The version that is written, and the only one that is read.
+pub(crate) const RECORD_VERSION: u32 = 1;
+
+/// Where a container stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    Created,
+    Running,
+    Paused,
+    Stopped,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Status::Created => "created",
+            Status::Running => "running",
+            Status::Paused => "paused",
+            Status::Stopped => "stopped",
+        })
+    }
+}
+
+/// A container that has been created.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) dir: PathBuf,
+    pub(crate) record: Record,
+}
+
+impl Store<'_> {
+    pub(crate) fn new(root: &Root) -> Store<'_> {
+        Store { root }
+    }
+
+    /// Takes an id: makes its directory.
+    pub(crate) fn reserve(&self, id: &ContainerId) -> Result<PathBuf, Error> {
+        let named = |path: &Path, error| format!("make {}: {error}", path.display());
+        let mut builder = std::fs::DirBuilder::new();
+        builder.mode(0o700).recursive(true);
+        builder.create(&self.root.path).map_err(|error| named(&self.root.path, error))?;
+        let dir = self.root.path.join(&id.0);
+        match builder.recursive(false).create(&dir) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(StoreError::Exists.into()),
+            result => Ok(result.map(|()| dir.clone()).map_err(|error| named(&dir, error))?),
+        }
+    }
+
+    pub(crate) fn load(&self, id: &str) -> Result<Container, Error> {
+        let id = ContainerId::parse(id)?;
+        let dir = self.root.path.join(&id.0);
+        let path = dir.join("state.json");
+        let json = match std::fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(StoreError::NotExist.into()),
+            read => read.map_err(|error| format!("read {}: {error}", path.display()))?,
+        };
+        let record: Record =
+            serde_json::from_slice(&json).map_err(|error| format!("parse {}: {error}", path.display()))?;
+        match record.version {
+            RECORD_VERSION => Ok(Container { dir, record }),
+            other => Err(format!("{} is of version {other}, not {RECORD_VERSION}", path.display()).into()),
+        }
+    }
+
+    /// Removes the directory of an id whose creation was cut short.
+    pub(crate) fn remove_leftover(&self, id: &str) -> Result<(), Error> {
+        remove(&self.root.path.join(ContainerId::parse(id)?.0))
+    }
+
+    /// The names in the directory, sorted. A default directory that nobody has made yet is empty.
+    pub(crate) fn ids(&self) -> Result<Vec<String>, Error> {
+        let path = &self.root.path;
+        let entries = match std::fs::read_dir(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.root.given => return Ok(Vec::new()),
+            entries => entries.map_err(|error| format!("open {}: {error}", path.display()))?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| format!("read {}: {error}", path.display()))?;
+            // A directory that is gone meanwhile was deleted.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                ids.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+}
+
+impl Container {
+    /// Writes state.json: from here on the container exists.
+    pub(crate) fn create(dir: PathBuf, record: Record) -> Result<Container, Error> {
+        let json = serde_json::to_vec(&record).map_err(|error| format!("encode state.json: {error}"))?;
+        sys::fs::atomic_write(dir.join("state.json"), &json, Durability::Rename, 0o600)?;
+        Ok(Container { dir, record })
+    }
+
+    pub(crate) fn process(&self) -> Process {
+        Process { pid: Pid::from_raw(self.record.pid), start_time: self.record.start_time }
+    }
+
+    pub(crate) fn fifo(&self) -> PathBuf {
+        self.dir.join("exec.fifo")
+    }
+
+    /// The compiled system call filter, if the config has one: exec needs it too.
+    pub(crate) fn filter(&self) -> PathBuf {
+        self.dir.join("seccomp.bpf")
+    }
+
+    pub(crate) fn status(&self) -> Result<Status, Error> {
+        if !self.process().is_running()? {
+            return Ok(Status::Stopped);
+        }
+        if self.cgroup()?.is_frozen()? {
+            return Ok(Status::Paused);
+        }
+        match self.fifo().try_exists() {
+            Ok(true) => Ok(Status::Created),
+            Ok(false) => Ok(Status::Running),
+            Err(error) => Err(format!("look at {}: {error}", self.fifo().display()).into()),
+        }
+    }
+
+    pub(crate) fn cgroup(&self) -> Result<Cgroup, cgroup::Error> {
+        Cgroup::open(&Layout::detect()?, &self.record.cgroup)
+    }
+
+    /// Removes cgroup and directory of a container that has stopped. Without a PID namespace of its own some of its
+    /// processes may be left; they end too.
+    pub(crate) fn destroy(&self) -> Result<(), Error> {
+        let cgroup = self.cgroup()?;
+        if self.record.shares_pids {
+            cgroup.kill(PATIENCE)?;
+        }
+        cgroup.delete()?;
+        remove(&self.dir)
+    }
+}
+
+/// What is gone already is removed.
+pub(crate) fn remove(dir: &Path) -> Result<(), Error> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => Ok(result.map_err(|error| format!("remove {}: {error}", dir.display()))?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_name_that_a_directory_can_have() {
+        for id in ["a", "ubuntu01", "A_b+c-d.e", "..a", "0"] {
+            assert_eq!(ContainerId::parse(id).unwrap().to_string(), id);
+        }
+        for id in [".", "..", "a/b", "a b", "ä", "a\n", "a\0", &"x".repeat(256)] {
+            assert!(matches!(ContainerId::parse(id), Err(StoreError::InvalidId)), "{id:?}");
+        }
+        assert!(matches!(ContainerId::parse(""), Err(StoreError::EmptyId)));
+    }
+}
