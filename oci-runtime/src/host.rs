@@ -22,10 +22,8 @@ use crate::plan::{MountKind, MountPlan, Namespace, Plan, SysctlNamespace};
 pub(crate) struct Host {
     /// The root file system, detached.
     pub(crate) root: OwnedFd,
-    /// For each mount of the plan that is a bind mount, its detached copy.
-    pub(crate) binds: Vec<Option<Bind>>,
-    /// What the mount type `cgroup` shows.
-    pub(crate) cgroups: Vec<CgroupTree>,
+    /// For each mount of the plan, what it takes from the host.
+    pub(crate) sources: Vec<Source>,
     /// The pod's shared memory, detached, and where it goes.
     pub(crate) shared_memory: Option<(PathBuf, Bind)>,
     /// The host's `/dev/null` as a read-only detached mount: bound over a masked file, nobody in the container can change
@@ -41,6 +39,16 @@ pub(crate) struct Host {
     pub(crate) fifo: Option<Fifo>,
 }
 
+/// What a mount takes from the host.
+pub(crate) enum Source {
+    /// Nothing: a new file system.
+    None,
+    /// A volume.
+    Bind(Bind),
+    /// The container's own directory in every v1 hierarchy.
+    Cgroups(Vec<CgroupTree>),
+}
+
 /// A detached bind mount.
 pub(crate) struct Bind {
     pub(crate) mount: OwnedFd,
@@ -52,8 +60,8 @@ pub(crate) struct CgroupTree {
     /// The name of its directory below the host's mount of cgroups, for example `cpu` or `cpu,cpuacct`.
     pub(crate) name: String,
     pub(crate) kind: Kind,
-    /// The container's own directory, detached; `None` if its cgroup namespace shows it that anyway.
-    pub(crate) mount: Option<OwnedFd>,
+    /// The container's own directory, detached, with its attributes.
+    pub(crate) mount: OwnedFd,
 }
 
 /// A FIFO, by the directory that holds it: opened for writing, it blocks until there is a reader.
@@ -74,8 +82,7 @@ impl Host {
         };
         Ok(Host {
             root: open_root(&mut inputs.root, progress)?,
-            binds: open_binds(plan, progress)?,
-            cgroups: open_cgroups(plan, layout, cgroup)?,
+            sources: open_sources(plan, layout, cgroup, progress)?,
             shared_memory: inputs.shared_memory.take().map(open_shared_memory).transpose()?,
             null: open_null()?,
             joined,
@@ -112,20 +119,26 @@ fn open_root(root: &mut Root, progress: &mut dyn FnMut(&str)) -> Result<OwnedFd,
     }
 }
 
-fn open_binds(plan: &Plan, progress: &mut dyn FnMut(&str)) -> Result<Vec<Option<Bind>>, Error> {
+fn open_sources(
+    plan: &Plan,
+    layout: &Layout,
+    cgroup: &Cgroup,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Vec<Source>, Error> {
     let base = base_propagation(plan);
-    let mut binds = Vec::with_capacity(plan.mounts.len());
+    let mut sources = Vec::with_capacity(plan.mounts.len());
     for mount in &plan.mounts {
-        binds.push(match &mount.kind {
+        sources.push(match &mount.kind {
             MountKind::Bind { source, recursive } => {
                 let stage = format!("open volume {}", source.display());
                 progress(&stage);
-                Some(open_bind(source, *recursive, mount, base).map_err(|source| Error::Step { step: stage, source })?)
+                Source::Bind(open_bind(source, *recursive, mount, base).step(|| stage)?)
             }
-            MountKind::Filesystem { .. } | MountKind::Cgroup => None,
+            MountKind::Cgroup => Source::Cgroups(open_cgroups(mount, layout, cgroup)?),
+            MountKind::Filesystem { .. } => Source::None,
         });
     }
-    Ok(binds)
+    Ok(sources)
 }
 
 fn open_bind(source: &Path, recursive: bool, plan: &MountPlan, base: Option<Propagation>) -> sys::Result<Bind> {
@@ -168,30 +181,29 @@ fn open_shared_memory((target, mount): (PathBuf, OwnedFd)) -> Result<(PathBuf, B
     Ok((target, Bind { mount: copy, is_directory: true }))
 }
 
-/// The container's own directory in every v1 hierarchy, if some mount of the plan shows them.
-fn open_cgroups(plan: &Plan, layout: &Layout, cgroup: &Cgroup) -> Result<Vec<CgroupTree>, Error> {
-    if !plan.mounts.iter().any(|mount| mount.kind == MountKind::Cgroup) {
-        return Ok(Vec::new());
-    }
-    let namespaced = plan.namespaces.cgroup == Namespace::New;
+/// The container's own directory in every v1 hierarchy. In a cgroup namespace of its own this looks the same as a mount of
+/// the whole hierarchy would, whose root it is there, for a quarter of the calls.
+fn open_cgroups(plan: &MountPlan, layout: &Layout, cgroup: &Cgroup) -> Result<Vec<CgroupTree>, Error> {
     let mut trees = Vec::new();
     for hierarchy in layout.hierarchies().iter().filter(|hierarchy| hierarchy.kind != Kind::V2) {
         let root = hierarchy.root.path();
         let path = root.join(cgroup.path().relative());
-        let mount = match namespaced {
-            true => None,
-            false => Some(open_cgroup(&path).step(|| format!("open cgroup {}", path.display()))?),
-        };
+        let mount = open_cgroup(&path, plan).step(|| format!("open cgroup {}", path.display()))?;
         let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
         trees.push(CgroupTree { name, kind: hierarchy.kind.clone(), mount });
     }
     Ok(trees)
 }
 
-fn open_cgroup(path: &Path) -> sys::Result<OwnedFd> {
+fn open_cgroup(path: &Path, plan: &MountPlan) -> sys::Result<OwnedFd> {
     let mount = clone_tree(path, false)?;
-    let private = Attr { propagation: Some(Propagation::Private), ..Attr::default() };
-    mount_setattr(&mount, false, &private)?;
+    let change = Attr {
+        set: plan.attributes.set | plan.recursive.set,
+        clr: plan.attributes.clear | plan.recursive.clear,
+        propagation: Some(Propagation::Private),
+        userns: None,
+    };
+    mount_setattr(&mount, false, &change)?;
     Ok(mount)
 }
 

@@ -14,7 +14,7 @@ use sys::rootfd::RootFd;
 
 use super::cgroup_mount;
 use crate::error::{Error, Step};
-use crate::host::{Bind, Host};
+use crate::host::{Bind, Host, Source};
 use crate::launch::Channel;
 use crate::plan::{MountKind, MountPlan, PROC_OVERMOUNTS, Parameter, Plan};
 
@@ -24,13 +24,13 @@ const PROC_MAGIC: i64 = 0x9fa0;
 /// Makes them all; returns the mount of the container's own devpts, from which its console comes.
 pub(super) fn make_all(plan: &Plan, host: &Host, root: &RootFd, channel: &Channel) -> Result<Option<OwnedFd>, Error> {
     let mut terminals = None;
-    for (mount, bind) in plan.mounts.iter().zip(&host.binds) {
+    for (mount, source) in plan.mounts.iter().zip(&host.sources) {
         if host.shared_memory.as_ref().is_some_and(|(target, _)| *target == mount.target) {
             continue;
         }
         let stage = describe(mount);
         channel.stage(&stage);
-        let made = make(mount, bind.as_ref(), host, root, &stage)?;
+        let made = make(mount, source, root, &stage)?;
         if matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "devpts") {
             terminals = made;
         }
@@ -51,21 +51,17 @@ fn describe(mount: &MountPlan) -> String {
 }
 
 /// Makes and attaches one; the new mount, where a later step needs it.
-fn make(
-    mount: &MountPlan,
-    bind: Option<&Bind>,
-    host: &Host,
-    root: &RootFd,
-    stage: &str,
-) -> Result<Option<OwnedFd>, Error> {
-    match (&mount.kind, bind) {
-        (MountKind::Bind { .. }, Some(bind)) => attach_bind(bind, &mount.target, root, stage).map(|()| None),
-        (MountKind::Bind { .. }, None) => Err(Error::Refused(format!("{stage}: its source was not opened"))),
-        (MountKind::Cgroup, _) => {
+fn make(mount: &MountPlan, from_host: &Source, root: &RootFd, stage: &str) -> Result<Option<OwnedFd>, Error> {
+    match (&mount.kind, from_host) {
+        (_, Source::Bind(bind)) => attach_bind(bind, &mount.target, root, stage).map(|()| None),
+        (_, Source::Cgroups(trees)) => {
             let target = directory(root, &mount.target, stage)?;
-            cgroup_mount::make(mount, &host.cgroups, &target).step(|| stage.to_owned()).map(|()| None)
+            cgroup_mount::make(mount, trees, &target).step(|| stage.to_owned()).map(|()| None)
         }
-        (MountKind::Filesystem { fstype, source, parameters }, _) => {
+        (MountKind::Bind { .. } | MountKind::Cgroup, Source::None) => {
+            Err(Error::Refused(format!("{stage}: its source was not opened")))
+        }
+        (MountKind::Filesystem { fstype, source, parameters }, Source::None) => {
             let existed = root.open_path(&mount.target).is_ok();
             let target = match fstype.as_str() {
                 "proc" | "sysfs" => ordinary_directory(root, &mount.target, fstype, stage)?,
