@@ -7,22 +7,46 @@ pub mod client;
 mod config;
 mod container;
 mod creations;
+mod events;
 mod failure;
+mod filter;
 mod host;
 mod index;
+mod network;
+mod pod_files;
+mod pods;
 mod pull_service;
 mod records;
+mod recovery;
+mod rpc;
 mod sandbox;
+mod seccomp_cache;
+mod service;
 mod shim;
 mod spec;
 mod stages;
+mod stats;
+mod status;
+mod supervise;
+mod teardown;
+mod traffic;
+mod usage;
+mod volumes;
 
 pub use config::{Cni, Config, HostFiles, OpenFiles};
 
 use failure::chain;
-
+use pods::Pods;
+use proto::image::images_server::ImagesServer;
+use proto::image_service_server::ImageServiceServer;
+use proto::runtime_service_server::RuntimeServiceServer;
+use pull_service::PullService;
+use service::Service;
 use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
 
 /// The longest gRPC message, in bytes: a list of ten thousand containers fits.
 pub(crate) const MAX_MESSAGE: usize = 16 * 1024 * 1024;
@@ -41,10 +65,21 @@ pub struct Error {
     source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+impl Error {
+    fn new(step: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+        Error { step: step.into(), source: source.into() }
+    }
+}
+
+/// How long RPCs that run may take to end once the daemon is told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
 /// A server whose state is in memory and agrees with what runs.
 #[derive(Debug)]
 pub struct Daemon {
-    config: Config,
+    pods: Arc<Pods>,
+    /// Keeps a second daemon away from the records.
+    _lock: sys::fs::Lock,
 }
 
 impl Daemon {
@@ -53,7 +88,11 @@ impl Daemon {
     /// # Errors
     /// A directory can't be made or read, or another daemon holds it.
     pub async fn recover(config: Config) -> Result<Daemon, Error> {
-        Ok(Daemon { config })
+        let opened = tokio::task::spawn_blocking(move || open(config)).await;
+        let (pods, lock) = opened.map_err(|error| Error::new("open the state", error))??;
+        let pods = Arc::new(pods);
+        recovery::recover(&pods).await.map_err(|failure| Error::new("recover the pods", failure))?;
+        Ok(Daemon { pods, _lock: lock })
     }
 
     /// Answers RPCs until `shutdown` completes; then accepts no more, finishes or cancels what runs, and returns.
@@ -62,10 +101,79 @@ impl Daemon {
     /// # Errors
     /// The listener failed.
     pub async fn serve(self, listener: UnixListener, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
-        let _ = (&self.config, listener);
-        shutdown.await;
-        Ok(())
+        let counter = tokio::spawn(usage::count(Arc::clone(&self.pods)));
+        let service = Service { pods: Arc::clone(&self.pods) };
+        let pulls =
+            PullService { store: self.pods.images.clone(), hosts_dirs: self.pods.config.registry_hosts_dirs.clone() };
+        let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+        let shutdown = async move {
+            shutdown.await;
+            // The receiver waits below for as long as the server runs.
+            let _ = stopping.send(());
+        };
+        let server = tonic::transport::Server::builder()
+            .add_service(
+                RuntimeServiceServer::new(service.clone())
+                    .max_decoding_message_size(MAX_MESSAGE)
+                    .max_encoding_message_size(MAX_MESSAGE),
+            )
+            .add_service(
+                ImageServiceServer::new(service)
+                    .max_decoding_message_size(MAX_MESSAGE)
+                    .max_encoding_message_size(MAX_MESSAGE),
+            )
+            .add_service(ImagesServer::new(pulls))
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown);
+        let drained = async {
+            match stopped.await {
+                // An event stream never ends by itself, and a pull may take minutes: they are cancelled.
+                Ok(()) => drop(tokio::time::timeout(DRAIN, std::future::pending::<()>()).await),
+                Err(_server_ended) => std::future::pending().await,
+            }
+        };
+        let served = tokio::select! {
+            served = server => served,
+            () = drained => Ok(()),
+        };
+        counter.abort();
+        served.map_err(|error| Error::new("serve", error))
     }
+}
+
+/// Everything that the daemon works with, still empty.
+fn open(config: Config) -> Result<(Pods, sys::fs::Lock), Error> {
+    let root = config.root.join("cri");
+    let step = |what: &str| format!("{what} below {}", root.display());
+    records::make_private_dir(&root).map_err(|error| Error::new(step("make directories"), error))?;
+    let lock = sys::fs::try_lock_exclusive(root.join("lock")).map_err(|error| Error::new(step("lock"), error))?;
+    let lock = lock.ok_or_else(|| Error::new(step("lock"), "another daemon holds it"))?;
+    let records = |error| Error::new(step("open the records"), error);
+    let sandbox_records = records::Records::open(root.join("sandboxes")).map_err(records)?;
+    let container_records = records::Records::open(root.join("containers")).map_err(records)?;
+    let images =
+        image::Store::open(&config.root.join("image"), image_config(config.parallel_layers, config.proxies.clone()))
+            .map_err(|error| Error::new("open the image store", error))?;
+    let layout = cgroup::Layout::detect().map_err(|error| Error::new("find the host's cgroups", error))?;
+    let networks = cni::client::Networks::watch(&config.cni.conf_dir, &config.cni.bin_dirs, &config.cni.cache_dir);
+    let pods = Pods {
+        host: host::facts(config.open_files, &layout),
+        images,
+        networks,
+        layout,
+        sandboxes: index::Index::new("sandbox"),
+        containers: index::Index::new("container"),
+        sandbox_records,
+        container_records,
+        sandbox_creations: creations::Creations::default(),
+        container_creations: creations::Creations::default(),
+        programs: seccomp_cache::Programs::default(),
+        events: events::Events::default(),
+        usage: usage::Usage::default(),
+        cpu: stats::CpuSamples::default(),
+        early_exits: std::sync::Mutex::default(),
+        config,
+    };
+    Ok((pods, lock))
 }
 
 /// [`Daemon::recover`], then [`Daemon::serve`].

@@ -1,0 +1,214 @@
+//! ExecSync: runs a command to its end. Output beyond the limit is thrown away; a timeout kills it.
+//!
+//! It returns when the process has ended, even if a child of it still holds the pipes: what the process itself wrote is in
+//! them by then, and they are read until they are empty, not until they are closed.
+
+use super::run_pod_sandbox::{call, unexpected};
+use crate::container::Life;
+use crate::failure::{Failure, Result, chain};
+use crate::pods::{Pods, blocking};
+use crate::shim::{CallError, Shim};
+use crate::spec::capabilities::CapabilitySets;
+use crate::spec::{security, security_context};
+use proto::{ExecSyncRequest, ExecSyncResponse};
+use shim_protocol::{Answer, ErrorKind, Exec, Exit, KillExec, Stdio, Verb};
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::unix::pipe::Receiver;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// How much of each stream is kept, in bytes (CVE-2022-31030).
+const MAX_OUTPUT: usize = 16 * 1024 * 1024;
+
+/// How long a process may take to be executed if the request sets no limit.
+const START: Duration = Duration::from_secs(110);
+
+/// How long a killed process may take to die.
+const DIE: Duration = Duration::from_secs(10);
+
+pub(crate) async fn exec_sync(pods: &Arc<Pods>, request: ExecSyncRequest) -> Result<ExecSyncResponse> {
+    let container = pods.containers.get(&request.container_id)?;
+    if !matches!(container.life(), Life::Running(_)) {
+        return Err(Failure::state(format!("container {} is not running", container.id)));
+    }
+    if request.cmd.is_empty() {
+        return Err(Failure::invalid("cmd is empty"));
+    }
+    let timeout = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    let shim = super::shim_of(pods, &container)?;
+    let (preparer, id, cmd) = (Arc::clone(pods), container.id.clone(), request.cmd.clone());
+    let prepared = blocking("prepare an exec", move || prepare(&preparer, &id, cmd)).await?;
+    let running = Running::begin(shim, &container.id, prepared, timeout).await?;
+    // If the client leaves, dropping this future drops `running`, which kills the process.
+    running.finish(&request.cmd).await
+}
+
+/// What an exec is started with, and our ends of its pipes.
+struct Prepared {
+    process: OwnedFd,
+    seccomp: Option<OwnedFd>,
+    stdout: (OwnedFd, OwnedFd),
+    stderr: (OwnedFd, OwnedFd),
+}
+
+/// The container's own process with another command: user, environment, capabilities and limits are the same.
+fn prepare(pods: &Pods, container: &str, cmd: Vec<String>) -> Result<Prepared> {
+    let internal = |error: &dyn std::error::Error| Failure::internal(format!("exec in container {container}"), error);
+    let spec = super::create_container::read_spec(pods, container)?;
+    let mut process = spec.process().clone().unwrap_or_default();
+    process.set_args(Some(cmd)).set_terminal(Some(false));
+    let json = serde_json::to_vec(&process).map_err(|error| internal(&error))?;
+    let context = security_context(&pods.containers.get(container)?.record().config);
+    let granted = CapabilitySets::build(&context, pods.host.capabilities)?.names();
+    Ok(Prepared {
+        process: sys::fd::sealed_memfd(c"process", &json, false).map_err(|error| internal(&error))?,
+        seccomp: pods.programs.get(&security::seccomp(&context)?, &granted)?,
+        stdout: sys::fd::pipe().map_err(|error| internal(&error))?,
+        stderr: sys::fd::pipe().map_err(|error| internal(&error))?,
+    })
+}
+
+/// An exec'd process, killed when this is dropped before its end.
+struct Running {
+    shim: Arc<Shim>,
+    exec: String,
+    exit: Option<oneshot::Receiver<Exit>>,
+    stdout: Receiver,
+    stderr: Receiver,
+    deadline: Option<(Instant, Duration)>,
+    /// It has ended, or was never there.
+    over: bool,
+}
+
+impl Running {
+    async fn begin(shim: Arc<Shim>, container: &str, prepared: Prepared, timeout: Option<Duration>) -> Result<Running> {
+        let what = format!("exec in container {container}");
+        let exec = crate::index::new_id();
+        let verb = Verb::Exec(Box::new(Exec {
+            container: container.to_owned(),
+            exec: exec.clone(),
+            stdio: Stdio { stdin: false, stdout: true, stderr: true },
+            terminal: false,
+            seccomp: prepared.seccomp.is_some(),
+        }));
+        let reader = |pipe| Receiver::from_owned_fd(pipe).map_err(|error| Failure::internal(&what, &error));
+        let (stdout, stderr) = (reader(prepared.stdout.0)?, reader(prepared.stderr.0)?);
+        let fds = [prepared.process, prepared.stdout.1, prepared.stderr.1].into_iter().chain(prepared.seccomp);
+        let exit = shim.expect_exit(&exec).map_err(|error| call(&what, error))?;
+        let deadline = timeout.map(|timeout| (Instant::now() + timeout, timeout));
+        let mut running = Running { exit: Some(exit), exec, stdout, stderr, deadline, shim, over: false };
+        match running.shim.call(verb, fds.collect(), timeout.unwrap_or(START)).await {
+            Ok((Answer::Process(_), _)) => Ok(running),
+            Ok((other, _)) => Err(unexpected("Exec", &other)),
+            Err(error) => {
+                running.shim.forget_exit(&running.exec);
+                running.over = true;
+                Err(match error {
+                    CallError::Failed(failure) if failure.kind == ErrorKind::Deadline => timed_out(&what, timeout),
+                    other => call(&what, other),
+                })
+            }
+        }
+    }
+
+    async fn finish(mut self, cmd: &[String]) -> Result<ExecSyncResponse> {
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let mut exit = self.exit.take().expect("finished once");
+        let deadline = self.deadline;
+        let outlived = async {
+            match deadline {
+                Some((at, _)) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let ended = {
+            let (out, err) = (&self.stdout, &self.stderr);
+            tokio::select! {
+                ended = &mut exit => Some(ended),
+                () = outlived => None,
+                never = async { tokio::join!(collect(out, &mut stdout), collect(err, &mut stderr)) } => match never.0 {},
+            }
+        };
+        self.over = true;
+        let Some(ended) = ended else {
+            self.kill().await;
+            // It is to be gone when we answer; a process that hangs in the kernel is not worth waiting for.
+            let _ = tokio::time::timeout(DIE, exit).await;
+            return Err(timed_out(&format!("exec {cmd:?}"), deadline.map(|(_, timeout)| timeout)));
+        };
+        let exit = ended.map_err(|_| Failure::new(tonic::Code::Unavailable, "the pod's shim died during the exec"))?;
+        drain(&self.stdout, &mut stdout).map_err(|error| Failure::internal("read the exec's output", &error))?;
+        drain(&self.stderr, &mut stderr).map_err(|error| Failure::internal("read the exec's output", &error))?;
+        Ok(ExecSyncResponse { stdout, stderr, exit_code: exit.code })
+    }
+
+    async fn kill(&self) {
+        kill(&self.shim, &self.exec).await;
+    }
+}
+
+async fn kill(shim: &Shim, exec: &str) {
+    let verb = Verb::KillExec(KillExec { exec: exec.to_owned(), signal: nix::libc::SIGKILL });
+    match shim.call(verb, Vec::new(), DIE).await {
+        Ok(_) | Err(CallError::Gone | CallError::Failed(_)) => {}
+        Err(error) => tracing::warn!(error = chain(&error), "kill an exec"),
+    }
+}
+
+impl Drop for Running {
+    /// The client left before the end.
+    fn drop(&mut self) {
+        if !self.over {
+            self.shim.forget_exit(&self.exec);
+            let (shim, exec) = (Arc::clone(&self.shim), std::mem::take(&mut self.exec));
+            tokio::spawn(async move { kill(&shim, &exec).await });
+        }
+    }
+}
+
+fn timed_out(what: &str, timeout: Option<Duration>) -> Failure {
+    let seconds = timeout.unwrap_or(START).as_secs();
+    Failure::new(tonic::Code::DeadlineExceeded, format!("{what}: timed out after {seconds} s and was killed"))
+}
+
+/// Reads for ever; keeps what fits.
+async fn collect(pipe: &Receiver, kept: &mut Vec<u8>) -> Infallible {
+    loop {
+        let readable = pipe.readable().await;
+        if readable.is_err() || matches!(drain(pipe, kept), Ok(Drained::Closed) | Err(_)) {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Whether more may come.
+#[derive(Debug, PartialEq, Eq)]
+enum Drained {
+    Empty,
+    Closed,
+}
+
+/// Reads what is there, at most as much as is kept at all: a child that writes on and on does not hold us up.
+fn drain(pipe: &Receiver, kept: &mut Vec<u8>) -> io::Result<Drained> {
+    let mut buffer = [0; 64 * 1024];
+    let mut budget = MAX_OUTPUT;
+    loop {
+        match pipe.try_read(&mut buffer) {
+            Ok(0) => return Ok(Drained::Closed),
+            Ok(length) => {
+                let room = MAX_OUTPUT.saturating_sub(kept.len()).min(length);
+                kept.extend_from_slice(&buffer[..room]);
+                budget = budget.saturating_sub(length);
+                if budget == 0 {
+                    return Ok(Drained::Empty);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Drained::Empty),
+            Err(error) => return Err(error),
+        }
+    }
+}

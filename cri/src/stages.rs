@@ -1,0 +1,73 @@
+//! Where a request is and how long each step took, so that a deadline's error can say it.
+//!
+//! A creation names its stages as it enters them. Whoever waits for it, and whoever joined later, reads the list when
+//! his patience ends; a stage that takes longer than [`STALLED`] is logged while it lasts.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A stage that lasts longer is worth a line in the log.
+pub(crate) const STALLED: Duration = Duration::from_secs(10);
+
+/// A stopwatch with names; clones look at the same one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stages(Arc<Mutex<Vec<(String, Instant)>>>);
+
+impl Stages {
+    /// The stage before ends, this one begins.
+    pub(crate) fn enter(&self, name: impl Into<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((name.into(), Instant::now()));
+    }
+
+    /// The stage that runs, and since when.
+    pub(crate) fn current(&self) -> Option<(String, Duration)> {
+        let stages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stages.last().map(|(name, since)| (name.clone(), since.elapsed()))
+    }
+
+    /// `a 3 ms, b 118000 ms`.
+    pub(crate) fn summary(&self, now: Instant) -> String {
+        let stages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = String::new();
+        for (index, (name, since)) in stages.iter().enumerate() {
+            let end = stages.get(index + 1).map_or(now, |(_, next)| *next);
+            let separator = if index == 0 { "" } else { ", " };
+            let ms = end.saturating_duration_since(*since).as_millis();
+            let _ = write!(text, "{separator}{name} {ms} ms");
+        }
+        text
+    }
+
+    /// Runs until the stages are dropped with the work they describe: logs each stage that stalls, once.
+    pub(crate) async fn watch(self, what: String) {
+        let mut told = String::new();
+        let mut tick = tokio::time::interval(STALLED / 2);
+        loop {
+            tick.tick().await;
+            match self.current() {
+                Some((name, since)) if since >= STALLED && name != told => {
+                    tracing::warn!(stage = name, seconds = since.as_secs(), "{what} does not get on");
+                    told = name;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_names_every_stage_with_its_milliseconds() {
+        let stages = Stages::default();
+        stages.enter("start shim");
+        stages.enter("cni add \"bridge\"");
+        let later = Instant::now() + Duration::from_secs(118);
+        let summary = stages.summary(later);
+        assert!(summary.starts_with("start shim 0 ms, cni add \"bridge\" 11"), "{summary}");
+        assert_eq!(Stages::default().summary(later), "");
+    }
+}
