@@ -1,3 +1,7 @@
 //! Tests that need nothing of the machine.
 
 mod architecture;
+mod registry_mirrors;
+mod registry_pull;
+mod registry_server;
+mod registry_token;
