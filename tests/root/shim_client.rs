@@ -71,7 +71,7 @@ impl Connection {
                 event.get(kind).is_some_and(&fits) || (event.as_str() == Some(kind) && fits(&Value::Null))
             });
             if let Some(index) = found {
-                return self.events.remove(index)[kind].take();
+                return self.events.remove(index).get_mut(kind).map_or(Value::Null, Value::take);
             }
             assert!(self.receive(until), "no event {kind}; events so far: {:?}", self.events);
         }
@@ -233,6 +233,13 @@ impl Pod {
         self.connection.call(&json!({"hello": {"version": 1, "subscribe": true}}), &[]).unwrap().0["hello"].take()
     }
 
+    /// How many fds the shim has, with nothing under way.
+    pub(crate) fn open_fds(&mut self) -> usize {
+        // The answer to one request comes after the work of the one before is done, its fds closed.
+        self.hello();
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
     pub(crate) fn log(&self, container: &str) -> String {
         fs::read_to_string(self.log_path(container)).unwrap()
     }
@@ -328,8 +335,20 @@ pub(crate) fn memfd(document: &Value) -> OwnedFd {
 /// The OCI process object for a program that runs as root with Docker's default capabilities.
 pub(crate) fn process(arguments: &[&str]) -> Value {
     let capabilities = [
-        "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
-        "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FSETID",
+        "FOWNER",
+        "MKNOD",
+        "NET_RAW",
+        "SETGID",
+        "SETUID",
+        "SETFCAP",
+        "SETPCAP",
+        "NET_BIND_SERVICE",
+        "SYS_CHROOT",
+        "KILL",
+        "AUDIT_WRITE",
     ]
     .map(|name| format!("CAP_{name}"));
     json!({
@@ -340,9 +359,7 @@ pub(crate) fn process(arguments: &[&str]) -> Value {
 }
 
 fn spec(cgroup: &str, script: &str) -> Value {
-    let tmpfs = |path: &str, options: &[&str]| {
-        json!({"destination": path, "type": "tmpfs", "source": "tmpfs", "options": options})
-    };
+    let tmpfs = |path: &str, options: &[&str]| json!({"destination": path, "type": "tmpfs", "source": "tmpfs", "options": options});
     json!({
         "ociVersion": "1.2.0",
         "process": process(&["/bin/sh", "-c", script]),

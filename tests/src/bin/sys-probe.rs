@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         "pivot" => pivot_into_a_detached_mount(),
         "procfs" => write_past_a_mount_over_proc(),
         "identity" => change_ids_and_capabilities(),
+        "stranger" => connect_as_nobody(Path::new(&argument)),
         other => Err(anyhow::anyhow!("no scenario {other:?}")),
     };
     match result {
@@ -51,6 +52,16 @@ fn live(work: impl FnOnce() -> Result<()>) -> ! {
             process::exit_now(1)
         }
     }
+}
+
+/// Connects to a socket that is for root only, as somebody else: its owner has to hang up without a word.
+fn connect_as_nobody(socket: &Path) -> Result<()> {
+    sys::credentials::set_gid(65534)?;
+    sys::credentials::set_uid(65534)?;
+    let connection = sys::socket::connect(socket)?;
+    let hung_up = sys::poll::poll(&[(connection.as_fd(), sys::poll::Interest::READ)], None)?;
+    ensure!(hung_up[0].contains(sys::poll::Interest::HANGUP), "not hung up: {hung_up:?}");
+    Ok(())
 }
 
 /// Clones with `arguments`, lets the child do `work`, and returns it to the parent.

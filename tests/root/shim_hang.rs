@@ -1,0 +1,244 @@
+//! Verbs that hang: on a volume, on a program, inside the container. Nothing else in the pod may notice.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sys::mount::{Attr, Fs, MountFlags, Propagation};
+use tests::{World, eventually, write};
+
+use crate::shim_client::{Container, LONG, Pod, exec_verb, memfd, process};
+
+/// A file system whose server never answers: every access to what is inside waits until its process is killed.
+struct DeadFileSystem {
+    path: PathBuf,
+    /// The server's side; requests lie in it unread.
+    server: Option<File>,
+}
+
+impl DeadFileSystem {
+    fn mount(path: &Path) -> Self {
+        let server = fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
+        let fs = Fs::open("fuse").unwrap();
+        fs.set_string("source", "dead").unwrap();
+        fs.set_fd("fd", &server).unwrap_or_else(|_| {
+            // Kernels before 6.x take the number as text.
+            fs.set_string("fd", &sys::fd::number(&server).to_string()).unwrap()
+        });
+        for (key, value) in [("rootmode", "40000"), ("user_id", "0"), ("group_id", "0")] {
+            fs.set_string(key, value).unwrap();
+        }
+        sys::mount::attach(&fs.mount(MountFlags::empty()).unwrap(), path).unwrap();
+        Self { path: path.to_owned(), server: Some(server) }
+    }
+}
+
+impl Drop for DeadFileSystem {
+    fn drop(&mut self) {
+        // Without a server all waits end with ENOTCONN.
+        self.server = None;
+        let _ = sys::mount::umount_detach(&self.path);
+    }
+}
+
+/// A container that logs a thousand numbers a second.
+fn busy(pod: &Pod) -> Container {
+    let script =
+        "i=0; while :; do n=0; while [ $n -lt 10 ]; do echo $i; i=$((i+1)); n=$((n+1)); done; usleep 10000; done";
+    pod.container("busy", script)
+}
+
+/// A pod with such a container.
+fn pod_with_a_busy_log(world: &World) -> Pod {
+    let mut pod = Pod::start(world);
+    let container = busy(&pod);
+    pod.run(&container);
+    pod
+}
+
+/// A directory of the host that containers have at `/mnt`, and into which file systems can be mounted later.
+struct Shared(PathBuf);
+
+impl Shared {
+    fn mount(world: &World) -> Self {
+        let path = world.new_dir("shared");
+        let tmpfs = Fs::open("tmpfs").unwrap().mount(MountFlags::empty()).unwrap();
+        sys::mount::attach(&tmpfs, &path).unwrap();
+        let shared = Attr { propagation: Some(Propagation::Shared), ..Attr::default() };
+        sys::mount::mount_setattr(&fs::File::open(&path).unwrap(), false, &shared).unwrap();
+        fs::create_dir(path.join("dead")).unwrap();
+        // A program whose interpreter is on the file system that will hang.
+        write(&path.join("program"), "#!/mnt/dead/interpreter\n");
+        fs::set_permissions(path.join("program"), fs::Permissions::from_mode(0o755)).unwrap();
+        Self(path)
+    }
+
+    fn add_to(&self, container: Container) -> Container {
+        container.with_mount(json!({
+            "destination": "/mnt", "type": "bind", "source": self.0, "options": ["rbind", "rslave"],
+        }))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let _ = sys::mount::umount_detach(&self.0);
+    }
+}
+
+/// The longest time between two lines of the busy log since line `from`, after a check that no number is missing.
+fn longest_gap(pod: &Pod, from: usize) -> Duration {
+    let nanoseconds = |line: &str| -> u128 {
+        let clock: Vec<u128> = line[11..29].split([':', '.']).map(|digits| digits.parse().unwrap()).collect();
+        ((clock[0] * 60 + clock[1]) * 60 + clock[2]) * 1_000_000_000 + clock[3]
+    };
+    let log = pod.log("busy");
+    let lines: Vec<&str> = log.lines().collect();
+    assert!(lines.iter().enumerate().all(|(number, line)| line[40..] == number.to_string()), "a number is missing");
+    let times: Vec<u128> = lines[from..].iter().map(|line| nanoseconds(line)).collect();
+    let gap = times.windows(2).map(|pair| (pair[1] + 86_400_000_000_000 - pair[0]) % 86_400_000_000_000).max();
+    Duration::from_nanos(gap.expect("lines were logged") as u64)
+}
+
+/// Checks that the failure is a deadline in this stage, after about `deadline`.
+#[track_caller]
+fn check_deadline(failure: &Value, stage: &str, deadline: Duration) {
+    assert_eq!(failure["kind"], "deadline", "{failure}");
+    let last = failure["stages"].as_array().unwrap().last().unwrap();
+    assert!(last["name"].as_str().unwrap().contains(stage), "{failure}");
+    let ms: u64 = failure["stages"].as_array().unwrap().iter().map(|stage| stage["ms"].as_u64().unwrap()).sum();
+    assert!(Duration::from_millis(ms + 50) >= deadline && Duration::from_millis(ms) < deadline + LONG, "{failure}");
+    assert!(failure["message"].as_str().unwrap().contains(stage), "{failure}");
+}
+
+const DEADLINE: Duration = Duration::from_millis(1500);
+
+#[test]
+fn a_volume_that_hangs_delays_nothing_else_in_the_pod() {
+    let world = World::enter();
+    let dead = DeadFileSystem::mount(&world.new_dir("dead"));
+    let mut pod = pod_with_a_busy_log(&world);
+    let volume = dead.path.join("data");
+    let container = pod.container("stuck", "true").with(
+        "sources",
+        json!([{
+            "path": volume, "create_missing": false, "require": null,
+        }]),
+    );
+    let (verb, fds) = container.message(pod.rootfs());
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let from = pod.log_lines("busy").len();
+    let asked = pod.connection.ask(&verb, &fds, DEADLINE);
+
+    let mut answered = 0;
+    let start = Instant::now();
+    while start.elapsed() < DEADLINE - Duration::from_millis(300) {
+        let (output, exit) = pod.exec("busy", &format!("e{answered}"), "echo alive");
+        assert_eq!((output.as_str(), &exit["code"]), ("alive\n", &json!(0)));
+        answered += 1;
+    }
+    assert!(answered > 5, "only {answered} execs were answered while a volume hangs");
+    let failure = pod.connection.answer(asked).unwrap_err();
+    check_deadline(&failure, &format!("open volume {}", volume.display()), DEADLINE);
+    let gap = longest_gap(&pod, from);
+    assert!(gap < Duration::from_millis(500), "the other container's log stood still for {gap:?}");
+    assert_eq!(pod.hello()["containers"].as_object().unwrap().len(), 1);
+    drop(dead);
+    pod.stop();
+}
+
+#[test]
+fn a_mount_that_hangs_inside_the_container_is_ended_with_it() {
+    let world = World::enter();
+    let dead = DeadFileSystem::mount(&world.new_dir("dead"));
+    let mut pod = pod_with_a_busy_log(&world);
+    let source = dead.path.join("sub");
+    let container = pod.container("stuck", "true").with_mount(json!({
+        "destination": "/mnt", "type": "bind", "source": source, "options": ["rbind"],
+    }));
+    let (verb, fds) = container.message(pod.rootfs());
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let asked = pod.connection.ask(&verb, &fds, DEADLINE);
+    let failure = pod.connection.answer(asked).unwrap_err();
+    assert_eq!(failure["kind"], "deadline", "{failure}");
+    let memory = format!("/sys/fs/cgroup/memory{}", pod.cgroup_of("stuck"));
+    eventually("its cgroup is removed", LONG, || !Path::new(&memory).exists());
+    // The id can be used again.
+    let again = pod.container("stuck", "exit 0");
+    pod.run(&again);
+    assert_eq!(pod.exit("stuck")["code"], 0);
+    pod.stop();
+}
+
+#[test]
+fn a_program_that_hangs_in_execve_fails_the_exec_and_nothing_else() {
+    let world = World::enter();
+    let shared = Shared::mount(&world);
+    let mut pod = Pod::start(&world);
+    let container = shared.add_to(busy(&pod));
+    pod.run(&container);
+    let _dead = DeadFileSystem::mount(&shared.0.join("dead"));
+    let from = pod.log_lines("busy").len();
+    let none = json!({"stdin": false, "stdout": false, "stderr": false});
+    for program in ["/mnt/program", "/mnt/dead/program"] {
+        let document = memfd(&process(&[program]));
+        let asked = pod.connection.ask(&exec_verb("busy", program, &none, false), &[document.as_fd()], DEADLINE);
+        let (output, _) = pod.exec("busy", "fine", "echo alive");
+        assert_eq!(output, "alive\n");
+        let failure = pod.connection.answer(asked).unwrap_err();
+        assert_eq!(failure["kind"], "deadline", "{failure}");
+    }
+    let procs = format!("/sys/fs/cgroup/memory{}/cgroup.procs", pod.cgroup_of("busy"));
+    eventually("the hanging processes are gone", LONG, || {
+        let mut comms: Vec<String> = fs::read_to_string(&procs)
+            .unwrap()
+            .lines()
+            .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok())
+            .collect();
+        comms.retain(|comm| comm != "sh\n" && comm != "usleep\n");
+        if comms.is_empty() { Ok(()) } else { Err(comms) }
+    });
+    let gap = longest_gap(&pod, from);
+    assert!(gap < Duration::from_millis(500), "the container's log stood still for {gap:?}");
+    pod.stop();
+}
+
+#[test]
+fn a_first_program_that_hangs_in_execve_is_killed_at_the_deadline() {
+    let world = World::enter();
+    let shared = Shared::mount(&world);
+    let mut pod = pod_with_a_busy_log(&world);
+    let container = shared.add_to(pod.container("stuck", "").spec("/process/args", json!(["/mnt/program"])));
+    pod.create(&container).unwrap();
+    let _dead = DeadFileSystem::mount(&shared.0.join("dead"));
+    let started = pod.connection.ask(&json!({"start": {"container": "stuck"}}), &[], DEADLINE);
+    let failure = pod.connection.answer(started).unwrap_err();
+    check_deadline(&failure, "execute the program", DEADLINE);
+    let exit = pod.exit("stuck");
+    assert_eq!((&exit["code"], &exit["started_at"]), (&json!(128), &json!(0)));
+    pod.delete("stuck").unwrap();
+    pod.stop();
+}
+
+#[test]
+fn stopping_the_pod_does_not_wait_for_a_verb_that_hangs() {
+    let world = World::enter();
+    let dead = DeadFileSystem::mount(&world.new_dir("dead"));
+    let mut pod = pod_with_a_busy_log(&world);
+    let container = pod.container("stuck", "true").with(
+        "sources",
+        json!([{
+            "path": dead.path.join("data"), "create_missing": false, "require": null,
+        }]),
+    );
+    let (verb, fds) = container.message(pod.rootfs());
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let asked = pod.connection.ask(&verb, &fds, LONG);
+    let stopped = pod.connection.ask(&json!("stop_sandbox"), &[], LONG);
+    pod.connection.answer(asked).unwrap_err();
+    pod.connection.answer(stopped).unwrap();
+    pod.expect_end();
+}
