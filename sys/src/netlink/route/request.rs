@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags,
@@ -13,7 +14,6 @@ use netlink_packet_route::link::{
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::super::Builder;
 
@@ -143,21 +143,20 @@ pub(super) enum Question<'a> {
 impl Request<'_> {
     /// Adds the request to a batch.
     pub(super) fn write(&self, builder: &mut Builder, sequence: u32) {
-        let (message, flags) = match self {
+        let ((kind, body), flags) = match self {
             Request::AddBridge { name, mac, mtu } => {
-                (RouteNetlinkMessage::NewLink(bridge(name, *mac, *mtu)), NLM_F_CREATE | NLM_F_EXCL)
+                ((libc::RTM_NEWLINK, body(&bridge(name, *mac, *mtu))), NLM_F_CREATE | NLM_F_EXCL)
             }
-            Request::AddVeth(veth) => (RouteNetlinkMessage::NewLink(veth.message()), NLM_F_CREATE | NLM_F_EXCL),
-            Request::SetUp { link, up } => (RouteNetlinkMessage::SetLink(set_up(*link, *up)), 0),
-            Request::SetHairpin { link, on } => (RouteNetlinkMessage::NewLink(set_hairpin(*link, *on)), 0),
-            Request::DeleteLink { link } => (RouteNetlinkMessage::DelLink(link_message(*link)), 0),
-            Request::AddAddress(address) => {
-                (RouteNetlinkMessage::NewAddress(address.message()), NLM_F_CREATE | NLM_F_EXCL)
-            }
-            Request::DeleteAddress(address) => (RouteNetlinkMessage::DelAddress(address.message()), 0),
-            Request::AddRoute(route) => (RouteNetlinkMessage::NewRoute(route.message()), NLM_F_CREATE | NLM_F_EXCL),
+            Request::AddVeth(veth) => ((libc::RTM_NEWLINK, body(&veth.message())), NLM_F_CREATE | NLM_F_EXCL),
+            Request::SetUp { link, up } => ((libc::RTM_SETLINK, body(&set_up(*link, *up))), 0),
+            Request::SetHairpin { link, on } => ((libc::RTM_NEWLINK, body(&set_hairpin(*link, *on))), 0),
+            Request::DeleteLink { link } => ((libc::RTM_DELLINK, body(&link_message(*link))), 0),
+            Request::AddAddress(address) => ((libc::RTM_NEWADDR, body(&address.message())), NLM_F_CREATE | NLM_F_EXCL),
+            Request::DeleteAddress(address) => ((libc::RTM_DELADDR, body(&address.message())), 0),
+            Request::AddRoute(route) => ((libc::RTM_NEWROUTE, body(&route.message())), NLM_F_CREATE | NLM_F_EXCL),
         };
-        write(builder, &message, NLM_F_REQUEST | NLM_F_ACK | flags, sequence);
+        builder.message(kind, NLM_F_REQUEST | NLM_F_ACK | flags, sequence);
+        builder.raw(&body);
     }
 }
 
@@ -167,46 +166,47 @@ impl Question<'_> {
     }
 
     pub(super) fn write(&self, builder: &mut Builder, sequence: u32) {
-        let message = match self {
+        let (kind, body) = match self {
             Question::LinkByName(name) => {
                 let mut message = link_message(0);
                 message.attributes.push(LinkAttribute::IfName((*name).to_owned()));
                 message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-                RouteNetlinkMessage::GetLink(message)
+                (libc::RTM_GETLINK, body(&message))
             }
             Question::LinkByIndex(link) => {
                 let mut message = link_message(*link);
                 message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-                RouteNetlinkMessage::GetLink(message)
+                (libc::RTM_GETLINK, body(&message))
             }
-            Question::Links => RouteNetlinkMessage::GetLink(link_message(0)),
+            Question::Links => (libc::RTM_GETLINK, body(&link_message(0))),
             Question::Addresses(link) => {
                 let mut message = AddressMessage::default();
                 message.header.index = *link;
-                RouteNetlinkMessage::GetAddress(message)
+                (libc::RTM_GETADDR, body(&message))
             }
             Question::Routes => {
                 let mut message = RouteMessage::default();
                 message.header.address_family = AddressFamily::Inet;
-                RouteNetlinkMessage::GetRoute(message)
+                (libc::RTM_GETROUTE, body(&message))
             }
             Question::RouteTo(destination) => {
                 let mut message = RouteMessage::default();
                 (message.header.address_family, message.header.destination_prefix_length) = family(destination);
                 message.attributes.push(RouteAttribute::Destination(RouteAddress::from(*destination)));
-                RouteNetlinkMessage::GetRoute(message)
+                (libc::RTM_GETROUTE, body(&message))
             }
         };
         let flags = if self.is_dump() { NLM_F_DUMP } else { 0 };
-        write(builder, &message, NLM_F_REQUEST | flags, sequence);
+        builder.message(kind, NLM_F_REQUEST | flags, sequence);
+        builder.raw(&body);
     }
 }
 
-fn write(builder: &mut Builder, message: &RouteNetlinkMessage, flags: u16, sequence: u32) {
-    builder.message(message.message_type(), flags, sequence);
+/// A message's bytes. The crate's enum of all rtnetlink messages is not used: with it comes the code of them all.
+fn body(message: &impl Emitable) -> Vec<u8> {
     let mut body = vec![0; message.buffer_len()];
     message.emit(&mut body);
-    builder.raw(&body);
+    body
 }
 
 fn link_message(link: u32) -> LinkMessage {
