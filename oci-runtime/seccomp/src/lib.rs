@@ -21,6 +21,8 @@
 compile_error!("seccomp: only x86_64 is built: another architecture needs its own table of system calls");
 
 mod bpf;
+#[cfg(test)]
+mod equivalence;
 mod profile;
 mod program;
 mod ranges;

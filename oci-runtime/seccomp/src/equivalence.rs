@@ -7,8 +7,8 @@
 
 mod oracle;
 
+use crate::{Action, Architecture, Argument, Operator, Profile, Rule, compile, runtime_default};
 use oracle::{Arch, Call, Oracle, known_to_libseccomp, run};
-use seccomp::{Action, Architecture, Argument, Operator, Profile, Rule, compile, runtime_default};
 
 const X32_BIT: u32 = 0x4000_0000;
 
@@ -58,7 +58,7 @@ fn check(ours: &Profile, theirs: &Profile) {
 }
 
 fn containerd(file: &str) -> Profile {
-    let path = format!("{}/tests/containerd-2.4.2/{file}.json", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/src/equivalence/containerd-2.4.2/{file}.json", env!("CARGO_MANIFEST_DIR"));
     let json = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     serde_json::from_slice(&json).expect("a profile")
 }

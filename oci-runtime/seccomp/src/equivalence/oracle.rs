@@ -2,8 +2,8 @@
 
 use std::io::{Read, Seek};
 
+use crate::{Action, Architecture, Instruction, Operator, Profile, Rule};
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
-use seccomp::{Action, Architecture, Instruction, Operator, Profile, Rule};
 
 /// `struct seccomp_data`.
 #[derive(Debug, Clone, Copy)]
