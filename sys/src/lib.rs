@@ -16,6 +16,7 @@
 //! | 6.8 | overlay's `lowerdir+` ([`mount`]) | [`mount::mount_on`], see there |
 
 pub mod at;
+pub mod conntrack;
 pub mod credentials;
 pub mod error;
 pub mod fd;

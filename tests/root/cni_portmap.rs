@@ -81,6 +81,31 @@ fn udp_is_mapped_beside_tcp_of_the_same_number() {
 }
 
 #[test]
+fn a_udp_client_follows_the_port_to_the_next_pod() {
+    let (node, old, result) = node_with_pod();
+    let udp = json!([{"hostPort": 8053, "containerPort": 53, "protocol": "udp"}]);
+    node.unmap(&old);
+    node.map(&old, &result, udp.clone());
+    let patience = Some(Duration::from_secs(5) * slow());
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let expect = |pod: &Pod| {
+        let server = pod.run(|| UdpSocket::bind("0.0.0.0:53").unwrap());
+        server.set_read_timeout(patience).unwrap();
+        client.send_to(b"ping", "127.0.0.1:8053").unwrap();
+        let mut buffer = [0; 16];
+        server.recv_from(&mut buffer).unwrap_or_else(|error| panic!("nothing reached {}: {error}", pod.id));
+    };
+    expect(&old);
+    node.unmap(&old);
+    let next = node.pod("next");
+    let result = node.add(&next, &network(json!({"ipMasq": true})));
+    node.map(&next, &result, udp);
+    // From the same source port as before.
+    expect(&next);
+    end(&node, &[&old, &next]);
+}
+
+#[test]
 fn traffic_that_passes_through_the_host_is_never_captured() {
     let (node, pod, _) = node_with_pod();
     let outside = node.outside();

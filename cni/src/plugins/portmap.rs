@@ -140,11 +140,34 @@ fn add(call: &Invocation) -> Result<CniResult, PluginError> {
     }
     let pod = plan.pod(&call.ifname)?;
     nat::add_host_ports(&Owner::of(call)?, pod, &plan.ports, plan.snat)?;
+    forget_udp_flows(&plan.ports)?;
     if plan.snat {
         // After the rules, among which is the guard that makes it harmless.
         route_loopback_to(pod.address)?;
     }
     Ok(previous.clone())
+}
+
+/// Clients that keep sending UDP from one port are still led to the pod that had the mapping before, or to nobody.
+fn forget_udp_flows(ports: &[HostPort]) -> Result<(), PluginError> {
+    let udp: Vec<_> = ports.iter().filter(|port| port.protocol == ip_protocol::UDP).collect();
+    if udp.is_empty() {
+        return Ok(());
+    }
+    let local: Vec<_> =
+        RouteSocket::open()?.all_addresses()?.into_iter().filter_map(|found| as_ipv4(found.address)).collect();
+    for port in udp {
+        let addresses = port.host_address.map_or(local.clone(), |address| vec![address]);
+        sys::conntrack::forget_udp_to(port.host_port, &addresses)?;
+    }
+    Ok(())
+}
+
+fn as_ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
 }
 
 /// Lets packets from 127.0.0.1 leave through the interface behind which the pod is.

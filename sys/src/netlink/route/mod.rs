@@ -82,6 +82,11 @@ impl RouteSocket {
         Ok(all.into_iter().filter(|address| address.link == link).collect())
     }
 
+    /// The addresses of all links.
+    pub fn all_addresses(&mut self) -> Result<Vec<Address>> {
+        self.ask(&request::Question::Addresses(0), Address::parse)
+    }
+
     /// The IPv4 routes of the main table.
     pub fn routes(&mut self) -> Result<Vec<Route>> {
         let all = self.ask(&request::Question::Routes, Route::parse)?;
