@@ -54,6 +54,16 @@ fn a_host_port_is_reached_from_outside_the_host_itself_and_the_pods() {
     node.end(&outside);
 }
 
+/// A datagram. A wait with a timeout is not restarted by the kernel when something else interrupts it.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> std::io::Result<(usize, std::net::SocketAddr)> {
+    loop {
+        match socket.recv_from(buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 #[test]
 fn udp_is_mapped_beside_tcp_of_the_same_number() {
     let (node, pod, result) = node_with_pod();
@@ -71,10 +81,10 @@ fn udp_is_mapped_beside_tcp_of_the_same_number() {
     }
     client.send_to(b"ping", "127.0.0.1:8080").unwrap();
     let mut buffer = [0; 16];
-    let (length, from) = server.recv_from(&mut buffer).unwrap();
+    let (length, from) = receive(&server, &mut buffer).unwrap();
     assert_eq!(&buffer[..length], b"ping");
     server.send_to(b"pong", from).unwrap();
-    assert_eq!(client.recv(&mut buffer).unwrap(), 4);
+    assert_eq!(receive(&client, &mut buffer).unwrap().0, 4);
     pod.serve(80, 1);
     assert!(ask("127.0.0.1:8080").is_some());
     end(&node, &[&pod]);
@@ -93,7 +103,7 @@ fn a_udp_client_follows_the_port_to_the_next_pod() {
         server.set_read_timeout(patience).unwrap();
         client.send_to(b"ping", "127.0.0.1:8053").unwrap();
         let mut buffer = [0; 16];
-        server.recv_from(&mut buffer).unwrap_or_else(|error| panic!("nothing reached {}: {error}", pod.id));
+        receive(&server, &mut buffer).unwrap_or_else(|error| panic!("nothing reached {}: {error}", pod.id));
     };
     expect(&old);
     node.unmap(&old);
