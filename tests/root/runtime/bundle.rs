@@ -119,6 +119,11 @@ impl Drop for Running<'_> {
     }
 }
 
+/// What the runtime said on its standard error, which quotes as logfmt does.
+pub(crate) fn message(output: &Output) -> String {
+    output.stderr.replace("\\\"", "\"").replace("\\\\", "\\")
+}
+
 fn make_rootfs(rootfs: &Path) {
     for dir in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
         fs::create_dir_all(rootfs.join(dir)).unwrap();

@@ -6,13 +6,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use serde_json::{Value, json};
 use tests::{World, write};
 
-use super::bundle::Bundle;
+use super::bundle::{Bundle, message};
 
 #[track_caller]
 fn check_refused(bundle: &Bundle<'_>, expected: &str) {
     let output = bundle.run();
     assert_ne!(output.code, 0, "{}", output.stdout);
-    assert!(output.stderr.contains(expected), "{expected:?} in {}", output.stderr);
+    assert!(message(&output).contains(expected), "{expected} in {}", message(&output));
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn an_exec_that_cannot_run_says_why_and_leaves_the_container_alone() {
     let running = bundle.start();
     let refused = running.exec("", json!({"args": ["nope"]}));
     assert_eq!(refused.code, 255);
-    assert!(refused.stderr.contains(r#"exec: "nope": executable file not found in $PATH"#), "{}", refused.stderr);
+    assert!(message(&refused).contains(r#"exec: "nope": executable file not found in $PATH"#), "{}", refused.stderr);
     running.exec("true", json!({})).success();
 }
 
