@@ -119,6 +119,39 @@ fn check_result(node: &Node, pod: &crate::cni::Pod) -> Value {
     json!({"ips": [{"address": shown[0]["addr_info"][0]["local"]}]})
 }
 
+/// A runtime whose ADD was cut short calls DEL; that must be enough, wherever the plugin was.
+#[test]
+fn an_add_that_is_killed_at_any_point_is_cleaned_up_by_del() {
+    let node = Node::new();
+    let config = network(json!({"ipMasq": true}));
+    let pod = node.pod("one");
+    let mut kills = 0;
+    for call in ["openat", "write", "linkat", "unlink", "sendto", "recvfrom", "setns"] {
+        for number in 1.. {
+            let mut command = node.command(&node.ours, "bridge", "ADD", &pod);
+            let program = command.get_program().to_owned();
+            let environment: Vec<_> =
+                command.get_envs().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned()))).collect();
+            command = node.world.command("strace");
+            let inject = format!("inject={call}:signal=KILL:when={number}");
+            command.envs(environment).args(["-qq", "-o", "/dev/null", "-e", &inject]).arg(program);
+            let done = start(&mut command, &config).wait_with_output().unwrap();
+            kills += usize::from(!done.status.success());
+            node.del(&pod, &config);
+            assert!(node.veths().is_empty() && node.reservations().is_empty(), "killed at {call} {number}");
+            if done.status.success() {
+                break;
+            }
+        }
+    }
+    assert!(kills > 30, "only {kills} kills");
+    let result = node.add(&pod, &config);
+    pod.serve(80, 1);
+    assert_eq!(ask(&format!("{}:80", address(&result))).unwrap().0, "one");
+    node.del(&pod, &config);
+    node.end(&pod);
+}
+
 #[test]
 fn the_bridges_hardware_address_does_not_change_with_its_pods() {
     let node = Node::new();

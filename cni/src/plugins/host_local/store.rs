@@ -18,6 +18,9 @@ use crate::error::{PluginError, code};
 /// Reservations have some eighty bytes; what is longer was not written by us.
 const RESERVATION_MAX: u64 = 4096;
 
+/// The name of a reservation before it has that of its address. One that is left behind is written over by the next.
+const UNFINISHED: &str = ".reserving";
+
 /// A network's directory.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -66,19 +69,17 @@ impl Store {
 }
 
 impl Locked {
-    /// Reserves an address; false if it is taken.
+    /// Reserves an address; false if it is taken. The file appears with its content, so that a process killed at any
+    /// point leaves no reservation that is nobody's: such a one could never be given back.
     pub(super) fn reserve(&self, address: Ipv4Addr, set: usize, id: &str, ifname: &str) -> Result<bool, PluginError> {
-        let path = self.directory.join(address.to_string());
-        let mut options = OpenOptions::new();
-        let mut file = match options.read(true).write(true).create_new(true).mode(0o600).open(&path) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
-            Err(error) => return Err(io_error("create", &path, &error)),
-            Ok(file) => file,
-        };
-        if let Err(error) = file.write_all(format!("{id}\r\n{ifname}").as_bytes()) {
-            let _ = std::fs::remove_file(&path);
-            return Err(io_error("write", &path, &error));
+        if !self.is_free(address) {
+            return Ok(false);
         }
+        let (new, path) = (self.directory.join(UNFINISHED), self.directory.join(address.to_string()));
+        replace(&new, format!("{id}\r\n{ifname}").as_bytes())?;
+        let linked = std::fs::hard_link(&new, &path).map_err(|error| io_error("create", &path, &error));
+        let _ = std::fs::remove_file(&new);
+        linked?;
         if let Err(error) = self.remember_last(address, set) {
             let _ = std::fs::remove_file(&path);
             return Err(error);
@@ -87,11 +88,7 @@ impl Locked {
     }
 
     fn remember_last(&self, address: Ipv4Addr, set: usize) -> Result<(), PluginError> {
-        let path = self.last_reserved_path(set);
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let written = file.and_then(|mut file| file.write_all(address.to_string().as_bytes()));
-        written.map_err(|error| io_error("write", &path, &error))
+        replace(&self.last_reserved_path(set), address.to_string().as_bytes())
     }
 
     /// The address last taken of a range set; `None` if there is none or its file is no address (a torn write).
@@ -189,6 +186,13 @@ impl Reservation {
         let netns = cached.as_ref().and_then(|cached| cached["netns"].as_str());
         netns.is_some_and(|netns| Path::new(netns).exists())
     }
+}
+
+/// Writes a file anew.
+fn replace(path: &Path, content: &[u8]) -> Result<(), PluginError> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(content)).map_err(|error| io_error("write", path, &error))
 }
 
 fn read_bounded(path: &Path) -> std::io::Result<String> {
