@@ -1,6 +1,7 @@
 //! Tests that need root.
 
 mod bad_input;
+mod cli;
 mod cni;
 mod cni_plugins;
 mod cni_portmap;
@@ -8,6 +9,8 @@ mod cni_upstream;
 mod crictl;
 mod critest;
 mod pod_network;
+mod image_layers;
+mod image_store;
 mod process;
 mod restart;
 mod rootfd;

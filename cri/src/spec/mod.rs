@@ -86,7 +86,10 @@ pub(crate) fn build(inputs: &Inputs<'_>) -> Result<Spec> {
         .annotations(annotations::build(inputs))
         .linux(linux(inputs, &security)?)
         .build();
-    Ok(spec.expect("complete"))
+    let mut spec = spec.expect("complete");
+    // The builder's own default is a name; the pod's is set once, in the UTS namespace that its containers join.
+    spec.set_hostname(None);
+    Ok(spec)
 }
 
 fn process(inputs: &Inputs<'_>, security: &LinuxContainerSecurityContext) -> Result<Process> {
