@@ -1,6 +1,7 @@
 //! Verbs that hang: on a volume, on a program, inside the container. Nothing else in the pod may notice.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,24 @@ impl DeadFileSystem {
         }
         sys::mount::attach(&fs.mount(MountFlags::empty()).unwrap(), path).unwrap();
         Self { path: path.to_owned(), server: Some(server) }
+    }
+
+    /// Takes the next requests and never answers: whoever made one can't even be killed before the server has gone.
+    fn swallow_requests(&self) -> std::thread::JoinHandle<()> {
+        let mut server = self.server.as_ref().unwrap().try_clone().unwrap();
+        std::thread::spawn(move || {
+            let mut request = [0; 1 << 16];
+            assert!(server.read(&mut request).unwrap() > 40);
+            // fuse(4), `fuse_out_header` and `fuse_init_out` of protocol 7.31: without an answer to FUSE_INIT no other
+            // request is sent.
+            let mut answer = [0; 16 + 64];
+            answer[..4].copy_from_slice(&80u32.to_ne_bytes());
+            answer[8..16].copy_from_slice(&request[8..16]);
+            answer[16..20].copy_from_slice(&7u32.to_ne_bytes());
+            answer[20..24].copy_from_slice(&31u32.to_ne_bytes());
+            server.write_all(&answer).unwrap();
+            let _ = server.read(&mut request);
+        })
     }
 }
 
@@ -146,6 +165,31 @@ fn a_volume_that_hangs_delays_nothing_else_in_the_pod() {
     let gap = longest_gap(&pod, from);
     assert!(gap < Duration::from_millis(500), "the other container's log stood still for {gap:?}");
     assert_eq!(pod.hello()["containers"].as_object().unwrap().len(), 1);
+    drop(dead);
+    pod.stop();
+}
+
+#[test]
+fn a_verb_that_not_even_sigkill_ends_is_given_up_in_time() {
+    let world = World::enter();
+    let dead = DeadFileSystem::mount(&world.new_dir("dead"));
+    let server = dead.swallow_requests();
+    let mut pod = pod_with_a_busy_log(&world);
+    let volume = dead.path.join("data");
+    let sources = json!([{"path": volume, "create_missing": false, "require": null}]);
+    let container = pod.container("stuck", "true").with("sources", sources);
+    let (verb, fds) = container.message(pod.rootfs());
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    let asked = pod.connection.ask(&verb, &fds, DEADLINE);
+    let failure = pod.connection.answer(asked).unwrap_err();
+    check_deadline(&failure, &format!("open volume {}", volume.display()), DEADLINE);
+    server.join().unwrap();
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", pod.pid())).unwrap();
+    let is_stage =
+        |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == "orlop-stage\n");
+    assert!(children.split_whitespace().any(is_stage), "the stage child could be killed after all");
+    let (output, _) = pod.exec("busy", "e", "echo alive");
+    assert_eq!(output, "alive\n");
     drop(dead);
     pod.stop();
 }

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use sys::Errno;
 
-/// A peer that leaves this many datagrams unread is hung up on: it learns all it missed when it says hello again.
-const QUEUE_LIMIT: usize = 1024;
+/// A peer that leaves this many bytes unread is hung up on: it learns all it missed when it says hello again.
+const QUEUE_LIMIT: usize = 1024 * 1024;
 
 /// One connected peer.
 #[derive(Debug)]
@@ -72,12 +72,13 @@ impl Connection {
             let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             match sys::socket::send(&self.socket, datagram, &fds) {
                 Ok(()) => drop(self.queue.pop_front()),
-                Err(error) if error.is(Errno::EAGAIN) && self.queue.len() <= QUEUE_LIMIT => return Ok(()),
+                Err(error) if error.is(Errno::EAGAIN) => break,
                 Err(error) if error.is(Errno::EINTR) => {}
                 Err(_) => return Err(HungUp),
             }
         }
-        Ok(())
+        let unread: usize = self.queue.iter().map(|(datagram, _)| datagram.len()).sum();
+        if unread > QUEUE_LIMIT { Err(HungUp) } else { Ok(()) }
     }
 
     /// Whether datagrams wait for room.

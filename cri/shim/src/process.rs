@@ -3,6 +3,7 @@
 use shim_protocol::Process;
 use std::os::fd::OwnedFd;
 use sys::process::Pid;
+use sys::procfs::ProcFd;
 use sys::signal::{SigSet, Signal, SignalFd};
 
 /// Cuts what binds the shim to whoever started it, and takes its children's ends as an fd.
@@ -17,6 +18,19 @@ pub(crate) fn detach() -> sys::Result<SignalFd> {
     }
     sys::process::set_child_subreaper(true)?;
     SignalFd::new(&SigSet::from(Signal::SIGCHLD))
+}
+
+/// The last process that the kernel shall kill for want of memory: the pod's containers would lose their parent.
+const OOM_SCORE: &str = "-999";
+
+/// Protects the shim from the OOM killer, as far as the host lets it; tells the score that its children are to have
+/// again, if it has changed.
+pub(crate) fn protect() -> Option<String> {
+    let procfs = ProcFd::open().ok()?;
+    let inherited = procfs.read("self/oom_score_adj").ok()?.trim().to_owned();
+    // Lowering it takes CAP_SYS_RESOURCE.
+    procfs.write_self("oom_score_adj", OOM_SCORE).ok()?;
+    (inherited != OOM_SCORE).then_some(inherited)
 }
 
 /// The listening socket that came through exec.

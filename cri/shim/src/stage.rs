@@ -10,6 +10,7 @@ use shim_protocol::{CodecError, ErrorKind, Failure, MAX_MESSAGE, decode, encode}
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use sys::Errno;
 use sys::process::{Fork, PidFd};
+use sys::procfs::ProcFd;
 use sys::signal::Signal;
 
 /// A running stage child.
@@ -24,8 +25,10 @@ pub(crate) struct StageChild {
 /// What a stage child's work gives: the outcome and the fds beside it.
 pub(crate) type Work = Result<(Outcome, Vec<OwnedFd>), Failure>;
 
-/// Runs `work` in a fork of the shim. It gets `fds`; all other fds of the shim but the first three are closed in it.
+/// Runs `work` in a fork of the shim. It gets `fds`; all other fds of the shim but the first three are closed in it. The
+/// shim's own protection from the OOM killer is not for its children: they get `oom_score`.
 pub(crate) fn spawn(
+    oom_score: Option<&str>,
     fds: Vec<OwnedFd>,
     work: impl FnOnce(Vec<OwnedFd>, &Reporter) -> Work,
 ) -> Result<StageChild, Failure> {
@@ -33,7 +36,7 @@ pub(crate) fn spawn(
     match sys::process::fork().map_err(|error| internal("fork a stage", &error))? {
         Fork::Child => {
             drop(reports);
-            run(fds, Reporter { socket: reporter }, work);
+            run(oom_score, fds, Reporter { socket: reporter }, work);
             // No destructor may run: the shim's fds are closed here, and their numbers may be taken again.
             sys::process::exit_now(0)
         }
@@ -46,8 +49,13 @@ pub(crate) fn spawn(
 }
 
 /// The child's life.
-fn run(fds: Vec<OwnedFd>, reporter: Reporter, work: impl FnOnce(Vec<OwnedFd>, &Reporter) -> Work) {
-    let result = prepare(&fds, &reporter).and_then(|()| work(fds, &reporter));
+fn run(
+    oom_score: Option<&str>,
+    fds: Vec<OwnedFd>,
+    reporter: Reporter,
+    work: impl FnOnce(Vec<OwnedFd>, &Reporter) -> Work,
+) {
+    let result = prepare(oom_score, &fds, &reporter).and_then(|()| work(fds, &reporter));
     let (last, fds) = match result {
         Ok((outcome, fds)) => (Report::Done(outcome), fds),
         Err(failure) => (Report::Failed(failure), Vec::new()),
@@ -58,12 +66,16 @@ fn run(fds: Vec<OwnedFd>, reporter: Reporter, work: impl FnOnce(Vec<OwnedFd>, &R
 
 /// Lets go of everything that the shim needs and a stage must not keep: a stage may hang for long, and a pipe whose
 /// other end it held would never end.
-fn prepare(fds: &[OwnedFd], reporter: &Reporter) -> Result<(), Failure> {
+fn prepare(oom_score: Option<&str>, fds: &[OwnedFd], reporter: &Reporter) -> Result<(), Failure> {
     let mut kept: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     kept.push(reporter.socket.as_fd());
     sys::fd::close_all_but(3, &kept).map_err(|error| internal("close the shim's files in a stage", &error))?;
     sys::signal::reset_all().map_err(|error| internal("reset signals of a stage", &error))?;
     sys::process::set_pdeathsig(Some(Signal::SIGKILL)).map_err(|error| internal("tie a stage to the shim", &error))?;
+    if let Some(score) = oom_score {
+        let restored = ProcFd::open().and_then(|procfs| procfs.write_self("oom_score_adj", score));
+        restored.map_err(|error| internal("give a stage its OOM score", &error))?;
+    }
     sys::process::set_name(c"orlop-stage").map_err(|error| internal("name a stage", &error))
 }
 

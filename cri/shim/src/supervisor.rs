@@ -11,7 +11,6 @@ use crate::log::Stream;
 use crate::sandbox::Lifecycle;
 use crate::state_dir::StateDir;
 use crate::task::{Step, Task};
-use shim_protocol::MAX_MESSAGE;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use sys::poll::{Interest, poll};
@@ -20,9 +19,12 @@ use sys::signal::SignalFd;
 /// How long a shim that nobody is connected to waits for its sandbox to be started.
 const ABANDONED: Duration = Duration::from_secs(60);
 
-/// The most bytes taken from one stream in one turn; other fds get theirs in between. Pages of the buffer that no
-/// read ever reached cost no memory.
-const BUFFER: usize = MAX_MESSAGE + 1;
+/// Where reads go. Only pages that a read has reached cost memory: an allocation above malloc's `M_MMAP_THRESHOLD`
+/// (128 KiB) is a mapping of its own, which comes zeroed and untouched.
+const BUFFER: usize = 256 * 1024;
+
+/// The most bytes taken from one stream in one turn; other fds get theirs in between.
+const CHUNK: usize = 32 * 1024;
 
 /// Everything that the shim knows.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub(crate) struct Shim {
     pub(crate) connections: Vec<Connection>,
     /// What is read goes here, one read at a time.
     pub(crate) buffer: Vec<u8>,
+    /// The `oom_score_adj` that stage children have again, if the shim's own is another.
+    pub(crate) inherited_oom_score: Option<String>,
     listener: OwnedFd,
     signals: SignalFd,
     /// Since when nobody has been connected.
@@ -68,7 +72,12 @@ enum Token {
 
 impl Shim {
     /// A shim without a sandbox that serves `listener`.
-    pub(crate) fn new(dir: StateDir, listener: OwnedFd, signals: SignalFd) -> Self {
+    pub(crate) fn new(
+        dir: StateDir,
+        listener: OwnedFd,
+        signals: SignalFd,
+        inherited_oom_score: Option<String>,
+    ) -> Self {
         Self {
             dir,
             lifecycle: Lifecycle::Fresh,
@@ -78,6 +87,7 @@ impl Shim {
             unclaimed: Vec::new(),
             connections: Vec::new(),
             buffer: vec![0; BUFFER],
+            inherited_oom_score,
             listener,
             signals,
             alone_since: Instant::now(),
@@ -196,7 +206,7 @@ impl Shim {
     /// Passes one chunk of a container's output on.
     fn copy(&mut self, key: u32, stream: Stream) {
         let Some(container) = self.containers.iter_mut().find(|container| container.key == key) else { return };
-        let (_, change) = container.stdio.pump(stream, &mut self.buffer);
+        let (_, change) = container.stdio.pump(stream, &mut self.buffer[..CHUNK]);
         if let Some(change) = change {
             crate::ending::note_log(container, &change);
         }
