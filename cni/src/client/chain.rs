@@ -11,7 +11,9 @@ use super::{Attachment, Deadlines, Error, Namespace};
 use crate::caseless;
 use crate::convert::{self, ConvertError};
 use crate::exec::{self, ExecError};
+use crate::names::is_plugin_type;
 use crate::result::CniResult;
+use crate::version;
 
 /// A network and where its plugins are.
 #[derive(Debug, Clone, Copy)]
@@ -179,6 +181,42 @@ impl Chain<'_> {
     fn failed(&self, verb: &'static str, plugin: &PluginConfig, source: PluginFailure, undo: String) -> Error {
         let (network, file, kind) = (self.list.name.clone(), self.list.file.clone(), plugin.kind.clone());
         Error::Plugin { verb, plugin: kind, network, file, source: Box::new(source), undo }
+    }
+}
+
+/// The protocol versions that a plugin says it speaks. One of before 0.2.0 does not know the verb, and one of 0.2.0 may
+/// leave the list out (SPEC 0.2 "VERSION").
+pub(super) fn versions(kind: &str, bin_dirs: &[PathBuf], limit: Duration) -> Result<Vec<String>, PluginFailure> {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default, rename_all = "camelCase")]
+    struct Info {
+        cni_version: String,
+        supported_versions: Vec<String>,
+    }
+    let path = std::env::join_paths(bin_dirs).unwrap_or_default();
+    let missing = || PluginFailure::Missing(path.to_string_lossy().into_owned());
+    let binary = is_plugin_type(kind).then(|| exec::find(kind, bin_dirs)).flatten().ok_or_else(missing)?;
+    // Old plugins check the variables of ADD before they look at the verb.
+    let dummy = OsStr::new("dummy");
+    let environment = [
+        ("CNI_COMMAND", OsStr::new("VERSION")),
+        ("CNI_CONTAINERID", dummy),
+        ("CNI_NETNS", dummy),
+        ("CNI_IFNAME", dummy),
+        ("CNI_PATH", dummy),
+    ];
+    let config = format!("{{\"cniVersion\":\"{}\"}}", version::CURRENT);
+    let printed = match exec::run(&binary, &environment, config.as_bytes(), limit) {
+        Err(ExecError::Plugin(error)) if error.msg == "unknown CNI_COMMAND: VERSION" => {
+            return Ok(vec!["0.1.0".into()]);
+        }
+        other => other?,
+    };
+    let info: Info = caseless::from_slice(&printed).map_err(|error| PluginFailure::Json(error.to_string()))?;
+    match (info.cni_version.as_str(), info.supported_versions.is_empty()) {
+        (_, false) => Ok(info.supported_versions),
+        ("0.2.0", true) => Ok(vec!["0.1.0".into(), "0.2.0".into()]),
+        (_, true) => Err(PluginFailure::Json("missing field supportedVersions".into())),
     }
 }
 

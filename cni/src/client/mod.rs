@@ -218,6 +218,11 @@ impl Networks {
         Ok(())
     }
 
+    /// Runs VERSION of a plugin: the protocol versions that it speaks, ascending.
+    pub fn versions(&self, plugin: &str) -> Result<Vec<String>, PluginFailure> {
+        chain::versions(plugin, &self.bin_dirs, self.deadlines.status)
+    }
+
     fn chain<'a>(&'a self, list: &'a NetworkList) -> Chain<'a> {
         Chain { list, bin_dirs: &self.bin_dirs, deadlines: self.deadlines }
     }

@@ -285,3 +285,22 @@ fn check_is_skipped_where_the_configuration_has_none() {
     node.networks().check(&attachment()).unwrap();
     assert_eq!(node.log("order"), "only ADD\n");
 }
+
+#[test]
+fn a_plugin_says_which_versions_it_speaks_in_the_form_of_its_age() {
+    let node = Node::new(ONE_PLUGIN);
+    let check = |script: &str, expected: Option<&[&str]>| {
+        node.plugin("only", script);
+        let versions = node.networks().versions("only").ok();
+        assert_eq!(
+            versions.as_ref().map(|all| all.iter().map(String::as_str).collect::<Vec<_>>()).as_deref(),
+            expected
+        );
+    };
+    check(r#"echo '{"cniVersion":"1.1.0","supportedVersions":["0.4.0","1.1.0"]}'"#, Some(&["0.4.0", "1.1.0"]));
+    check(r#"echo '{"cniVersion":"0.2.0"}'"#, Some(&["0.1.0", "0.2.0"]));
+    check(r#"echo '{"code":4,"msg":"unknown CNI_COMMAND: VERSION"}'; exit 1"#, Some(&["0.1.0"]));
+    check(r#"echo '{"cniVersion":"1.0.0"}'"#, None);
+    check("exit 1", None);
+    assert!(matches!(node.networks().versions("../bin/only"), Err(PluginFailure::Missing(_))));
+}
