@@ -2,7 +2,7 @@
 //!
 //! [`Batch`] collects changes, [`NftSocket::commit`] applies all of them or none and says which one the kernel
 //! refused. [`expr`] holds the virtual machine's instructions that rules are made of, [`set`] sets, maps and their
-//! elements. What `nft -j list ruleset` prints of the result is the test of it (`tests/root/cni_nft.rs`).
+//! elements. What `nft -j list ruleset` prints of the result is the test of it (`tests/root/cni_portmap.rs`).
 //!
 //! A change that depends on what is there (delete an element if it is still ours) reads with
 //! [`NftSocket::generation`] first and commits [`Batch::at_generation`]: if anything in the ruleset changed in
