@@ -2,7 +2,7 @@
 //!
 //! [`Networks`] keeps nothing of the configuration in memory: reading and validating it takes less than 0.1 ms, a
 //! hundredth of starting the plugins, and so no change of a file, a folder or a plugin's binary can be missed, and no
-//! restart is ever needed. [`conflist`] parses, [`chain`] runs plugins, [`cache`] is libcni's result cache.
+//! restart is ever needed. `conflist` parses, `chain` runs plugins, `cache` is libcni's result cache.
 
 mod cache;
 mod chain;

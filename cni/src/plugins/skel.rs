@@ -38,7 +38,7 @@ pub struct Environment {
     pub path: String,
     /// `CNI_NETNS_OVERRIDE`: allows the plugin's own namespace.
     pub netns_override: String,
-    /// `ORLOP_CNI_NETNS_ENDS`: our client drops the namespace right after this DEL, see [`Invocation::netns_ends`].
+    /// `ORLOP_CNI_NETNS_ENDS`: our client drops the namespace right after this DEL, see `Invocation::netns_ends`.
     pub netns_ends: String,
 }
 
