@@ -1,7 +1,7 @@
 //! How tasks go on: reports of stage children, deadlines, and waits for something to end.
 
 use crate::failure::{failure, note};
-use crate::report::{Outcome, Report};
+use crate::report::{Note, Outcome, Report};
 use crate::sandbox::Lifecycle;
 use crate::stage::{Reporter, Work};
 use crate::stages::Stages;
@@ -88,23 +88,11 @@ impl Shim {
     pub(crate) fn hear(&mut self, key: u32) {
         while let Some(index) = self.tasks.iter().position(|task| task.key == key) {
             let task = &mut self.tasks[index];
-            let Step::Stage(child, job) = &task.step else { return };
+            let Step::Stage(child, _) = &task.step else { return };
             let result = match child.next_report(&mut self.buffer) {
                 Ok(None) => return,
-                Ok(Some((Report::Stage(name), _))) => {
-                    task.stages.next(&name, Instant::now());
-                    continue;
-                }
                 Ok(Some((Report::Born, fds))) => {
                     task.born = fds.into_iter().next().map(PidFd::from_fd);
-                    continue;
-                }
-                Ok(Some((Report::Place(place), _))) => {
-                    if let Job::Create(container) = *job
-                        && let Some(container) = self.containers.iter_mut().find(|other| other.key == container)
-                    {
-                        container.place = Some(place);
-                    }
                     continue;
                 }
                 Ok(Some((Report::Done(outcome), fds))) => Ok((outcome, fds)),
@@ -120,12 +108,31 @@ impl Shim {
         self.hear(key);
         let Some(index) = self.tasks.iter().position(|task| task.key == key) else { return };
         self.tasks[index].kill_born();
+        self.read_notes(index);
         let stage = self.tasks[index].stages.current();
         let died = failure(ErrorKind::Internal, format_args!("{stage}: its process {how}"));
         self.end_stage(index, false, Err(died));
     }
 
+    /// Takes in what a stage child has noted, because its stage has failed.
+    fn read_notes(&mut self, index: usize) {
+        let Task { step: Step::Stage(child, job), stages, .. } = &mut self.tasks[index] else { return };
+        for (at, note) in child.notes() {
+            match (note, *job) {
+                (Note::Stage { name, .. }, _) => stages.next(&name, at),
+                (Note::Place(place), Job::Create(container)) => {
+                    let container = self.containers.iter_mut().find(|other| other.key == container);
+                    container.into_iter().for_each(|container| container.place = Some(place.clone()));
+                }
+                (Note::Place(_), _) => {}
+            }
+        }
+    }
+
     fn end_stage(&mut self, index: usize, is_clean: bool, result: Result) {
+        if result.is_err() {
+            self.read_notes(index);
+        }
         let (ended, step) = Ended::of(self.tasks.swap_remove(index));
         if let Step::Stage(_, job) = step {
             verbs::finish(self, job, Ended { is_clean, ..ended }, result);
@@ -136,14 +143,16 @@ impl Shim {
     /// Gives up what is overdue.
     pub(crate) fn expire(&mut self, now: Instant) {
         while let Some(index) = self.tasks.iter().position(|task| task.deadline <= now) {
-            let task = self.tasks.swap_remove(index);
-            let message = format!("the deadline passed in stage \"{}\"", task.stages.current());
-            self.give_up(task, failure(ErrorKind::Deadline, message));
+            self.read_notes(index);
+            let message = format!("the deadline passed in stage \"{}\"", self.tasks[index].stages.current());
+            self.give_up(index, failure(ErrorKind::Deadline, message));
         }
     }
 
     /// Ends a task before it is done.
-    pub(crate) fn give_up(&mut self, task: Task, why: Failure) {
+    pub(crate) fn give_up(&mut self, index: usize, why: Failure) {
+        self.read_notes(index);
+        let task = self.tasks.swap_remove(index);
         task.kill_born();
         let (ended, step) = Ended::of(task);
         match step {

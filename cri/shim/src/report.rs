@@ -1,18 +1,30 @@
-//! What a stage child tells the shim: datagrams on a socket pair, file descriptors beside the last one.
+//! What a stage child tells the shim: reports, which are datagrams on a socket pair that the shim polls, and notes,
+//! lines in a pipe that it reads only if the stage fails. So a verb that goes well wakes the shim twice, however many
+//! stages it has.
 
 use serde::{Deserialize, Serialize};
 use shim_protocol::{Failure, Process};
 
-/// One datagram.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Report {
+/// One line in the pipe.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Note {
     /// The next stage begins.
-    Stage(String),
-    /// A process was cloned and is being set up; it is not the shim's to use before the outcome. Fd: its pidfd.
-    Born,
+    Stage {
+        /// For example `open volume /mnt/nfs/data`.
+        name: String,
+        /// Microseconds since the stage child was started for.
+        at: u64,
+    },
     /// Where the container that is being created will be, told before anything of it is made, so that what a killed
     /// stage child leaves behind can be found.
     Place(Place),
+}
+
+/// One datagram.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Report {
+    /// A process was cloned and is being set up; it is not the shim's to use before the outcome. Fd: its pidfd.
+    Born,
     /// The verb's stage succeeded; nothing follows.
     Done(Outcome),
     /// The verb's stage failed; nothing follows.
@@ -56,6 +68,8 @@ pub(crate) enum Outcome {
 pub(crate) struct NewContainer {
     /// Its first process.
     pub(crate) process: Process,
+    /// Where it runs.
+    pub(crate) place: Place,
     /// The terminal's master; then there is no `streams`.
     pub(crate) terminal: bool,
     /// The read ends of standard output and standard error: two fds.

@@ -1,13 +1,16 @@
 //! Stage children: each verb that touches the world runs in a short-lived fork of the shim.
 //!
 //! A path on a dead NFS server, a full cgroup, a spec of a megabyte: all that stops, fails or costs memory in the
-//! child. The child tells what it does on a socket pair that the shim polls, and sends what it made as fds. Processes
-//! that it clones with `CLONE_PARENT` are the shim's children. It ends with its verb; at the deadline it is killed.
+//! child. What it made it sends as fds on a socket pair that the shim polls. Processes that it clones with
+//! `CLONE_PARENT` are the shim's children. It ends with its verb; at the deadline it is killed.
 
-use crate::failure::{failure, internal};
-use crate::report::{Outcome, Report};
-use shim_protocol::{CodecError, ErrorKind, Failure, MAX_MESSAGE, decode, encode};
+use crate::failure::internal;
+use crate::report::{Note, Outcome, Report};
+use shim_protocol::{CodecError, Failure, MAX_MESSAGE, decode, encode};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 use sys::Errno;
 use sys::process::{Fork, PidFd};
 use sys::procfs::ProcFd;
@@ -20,6 +23,8 @@ pub(crate) struct StageChild {
     pub(crate) pid: i32,
     pidfd: PidFd,
     reports: OwnedFd,
+    notes: File,
+    begun: Instant,
 }
 
 /// What a stage child's work gives: the outcome and the fds beside it.
@@ -32,18 +37,23 @@ pub(crate) fn spawn(
     fds: Vec<OwnedFd>,
     work: impl FnOnce(Vec<OwnedFd>, &Reporter) -> Work,
 ) -> Result<StageChild, Failure> {
-    let (reports, reporter) = sys::socket::pair().map_err(|error| internal("make a stage's socket", &error))?;
+    let begun = Instant::now();
+    let connect = |error| internal("connect a stage", &error);
+    let (reports, socket) = sys::socket::pair().map_err(connect)?;
+    let (notes, notebook) = sys::fd::pipe().map_err(connect)?;
+    // Neither side ever waits for the other: what doesn't fit is not told.
+    for fd in [&reports, &notes, &notebook] {
+        sys::fd::set_nonblocking(fd, true).map_err(connect)?;
+    }
     match sys::process::fork().map_err(|error| internal("fork a stage", &error))? {
         Fork::Child => {
-            drop(reports);
-            run(oom_score, fds, Reporter { socket: reporter }, work);
+            run(oom_score, fds, Reporter { socket, notebook: File::from(notebook), begun }, work);
             // No destructor may run: the shim's fds are closed here, and their numbers may be taken again.
             sys::process::exit_now(0)
         }
         Fork::Parent(child) => {
-            sys::fd::set_nonblocking(&reports, true).map_err(|error| internal("make a stage's socket", &error))?;
             let pidfd = PidFd::open(child.pid).map_err(|error| internal("watch a stage", &error))?;
-            Ok(StageChild { pid: child.pid.as_raw(), pidfd, reports })
+            Ok(StageChild { pid: child.pid.as_raw(), pidfd, reports, notes: File::from(notes), begun })
         }
     }
 }
@@ -68,7 +78,7 @@ fn run(
 /// other end it held would never end.
 fn prepare(oom_score: Option<&str>, fds: &[OwnedFd], reporter: &Reporter) -> Result<(), Failure> {
     let mut kept: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-    kept.push(reporter.socket.as_fd());
+    kept.extend([reporter.socket.as_fd(), reporter.notebook.as_fd()]);
     sys::fd::close_all_but(3, &kept).map_err(|error| internal("close the shim's files in a stage", &error))?;
     sys::signal::reset_all().map_err(|error| internal("reset signals of a stage", &error))?;
     sys::process::set_pdeathsig(Some(Signal::SIGKILL)).map_err(|error| internal("tie a stage to the shim", &error))?;
@@ -79,16 +89,27 @@ fn prepare(oom_score: Option<&str>, fds: &[OwnedFd], reporter: &Reporter) -> Res
     sys::process::set_name(c"orlop-stage").map_err(|error| internal("name a stage", &error))
 }
 
-/// The child's side of the reports.
+/// The child's side of reports and notes.
 #[derive(Debug)]
 pub(crate) struct Reporter {
     socket: OwnedFd,
+    notebook: File,
+    begun: Instant,
 }
 
 impl Reporter {
     /// The next stage begins.
     pub(crate) fn stage(&self, name: &str) {
-        self.send(&Report::Stage(name.to_owned()), &[]);
+        let at = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.note(&Note::Stage { name: name.to_owned(), at });
+    }
+
+    /// Leaves a note, for the case that the stage fails.
+    pub(crate) fn note(&self, note: &Note) {
+        if let Ok(mut line) = serde_json::to_vec(note) {
+            line.push(b'\n');
+            let _ = (&self.notebook).write(&line);
+        }
     }
 
     /// Sends one report. If the shim is gone there is nobody to tell, and the child dies with it.
@@ -100,16 +121,30 @@ impl Reporter {
 }
 
 impl StageChild {
-    /// The next report, with its fds; `None` when there is none now.
+    /// The next report, with its fds; `None` when there is none now. A stage child that ends without one is told of by its
+    /// parent's signal.
     pub(crate) fn next_report(&self, buffer: &mut [u8]) -> Result<Option<(Report, Vec<OwnedFd>)>, Failure> {
         let (length, fds) = match sys::socket::recv(&self.reports, &mut buffer[..MAX_MESSAGE]) {
-            Ok((0, _)) => return Err(failure(ErrorKind::Internal, "its process ended without a word")),
+            Ok((0, _)) => return Ok(None),
             Ok(received) => received,
             Err(error) if error.is(Errno::EAGAIN) || error.is(Errno::EINTR) => return Ok(None),
             Err(error) => return Err(internal("hear from the stage's process", &error)),
         };
         let report = decode(&buffer[..length]).map_err(|error: CodecError| internal("understand the stage", &error))?;
         Ok(Some((report, fds)))
+    }
+
+    /// All notes so far, and when each stage began.
+    pub(crate) fn notes(&mut self) -> Vec<(Instant, Note)> {
+        let mut text = Vec::new();
+        // It ends with EAGAIN while the child lives.
+        let _ = self.notes.read_to_end(&mut text);
+        let notes = text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+        let begun = |note: &Note| match note {
+            Note::Stage { at, .. } => self.begun + Duration::from_micros(*at),
+            Note::Place(_) => self.begun,
+        };
+        notes.map(|note| (begun(&note), note)).collect()
     }
 
     /// Kills it. One that hangs inside the kernel dies when that lets go of it; nothing waits for that.

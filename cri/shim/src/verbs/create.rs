@@ -7,7 +7,7 @@ use crate::ending::{SWEEP, kill_all};
 use crate::failure::{chain, failure, internal, note};
 use crate::log::{LogFile, Stream};
 use crate::progress::{Ended, Order, Result};
-use crate::report::{NewContainer, Outcome, Place, Report};
+use crate::report::{NewContainer, Note, Outcome, Place, Report};
 use crate::sandbox::Lifecycle;
 use crate::stage::{Reporter, Work};
 use crate::state_dir::is_plain_name;
@@ -96,7 +96,7 @@ fn make(create: &Create, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
     let log = log.transpose()?;
     let pipes = Pipes::new(terminal, create.stdin)?;
 
-    reporter.send(&Report::Place(place.clone()), &[]);
+    reporter.note(&Note::Place(place.clone()));
     let mut progress = |name: &str| reporter.stage(name);
     let mut born = |_: i32, pidfd: BorrowedFd<'_>| reporter.send(&Report::Born, &[pidfd]);
     let mut inputs = Inputs::new(Root::Mount(rootfs), &mut progress);
@@ -117,6 +117,7 @@ fn make(create: &Create, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
     let oom = watch_oom(&place);
     let told = NewContainer {
         process,
+        place,
         terminal: created.console.is_some(),
         streams: pipes.stdout.is_some(),
         stdin: pipes.stdin.is_some(),
@@ -236,6 +237,7 @@ fn adopt(shim: &mut Shim, key: u32, told: &NewContainer, fds: Vec<OwnedFd>) -> s
     let oom = if told.oom { Some([next()?, next()?]) } else { None };
     if let Some(container) = shim.container_of(key) {
         stdio.stdin_once = container.stdio.stdin_once;
+        container.place = Some(told.place.clone());
         container.stdio = stdio;
         container.oom = oom.map(oci_runtime::cgroup::OomWatch::from_fds);
         container.life = Life::Created { first: FirstProcess { process: told.process, pidfd }, gate, status };

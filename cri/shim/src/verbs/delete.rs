@@ -62,9 +62,8 @@ impl Shim {
         self.kill_first(key);
         let is_it = |step: &Step| matches!(step, Step::Stage(_, Job::Create(container)) if *container == key);
         if let Some(index) = self.tasks.iter().position(|task| is_it(&task.step)) {
-            let task = self.tasks.swap_remove(index);
             let deleted = failure(ErrorKind::NotRunning, "the container was deleted while it was being created");
-            self.give_up(task, deleted);
+            self.give_up(index, deleted);
         }
     }
 }
