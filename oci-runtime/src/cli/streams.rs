@@ -43,10 +43,11 @@ pub(crate) fn claim_inherited(preserve: u32, with_sockets: bool) -> Result<Inher
     let sockets = if with_sockets { sockets_for_us() } else { 0 };
     let mut fds = Vec::new();
     for number in 3..3 + sockets + preserve {
-        let claimed = sys::fd::claim_inherited(number.cast_signed());
-        fds.push(
-            claimed.map_err(|error| format!("unable to stat preserved-fd {} (of {preserve}): {error}", number - 3))?,
-        );
+        let claimed = sys::fd::claim_inherited(number.cast_signed())
+            .map_err(|error| format!("unable to stat preserved-fd {} (of {preserve}): {error}", number - 3))?;
+        // It is for the container's program, and we execute nothing else.
+        sys::fd::set_cloexec(&claimed, false)?;
+        fds.push(claimed);
     }
     // Whatever else was left open for us is nobody's business in a container.
     sys::fd::close_range_cloexec(3 + sockets + preserve)?;

@@ -31,7 +31,7 @@ pub(crate) struct Bundle<'a> {
     world: &'a World,
     pub(crate) dir: PathBuf,
     pub(crate) config: Value,
-    id: String,
+    pub(crate) id: String,
 }
 
 impl<'a> Bundle<'a> {
@@ -79,14 +79,20 @@ impl<'a> Bundle<'a> {
         running
     }
 
-    fn run_command(&self) -> Command {
+    /// Writes config.json as the test left it.
+    pub(crate) fn write_config(&self) {
         write(&self.dir.join("config.json"), self.config.to_string());
+    }
+
+    fn run_command(&self) -> Command {
+        self.write_config();
         let mut command = self.runtime();
         command.arg("run").arg("--bundle").arg(&self.dir).arg(&self.id);
         command
     }
 
-    fn runtime(&self) -> Command {
+    /// The runtime under test, with a root directory of its own; the verb is missing.
+    pub(crate) fn runtime(&self) -> Command {
         let program = std::env::var_os("ORLOP_RUNTIME").map_or_else(|| binary("orlop-runtime"), PathBuf::from);
         let mut command = self.world.command(program);
         command.arg("--root").arg(self.dir.join("state"));

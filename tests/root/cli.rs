@@ -1,0 +1,112 @@
+//! The runtime's command line as engines use it: verbs, texts, exit codes, streams.
+//!
+//! Like the suite in `runtime/`, it runs on another runtime too: `ORLOP_RUNTIME=runc`.
+
+mod cgroups;
+mod foreground;
+mod life;
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tests::{Output, World, eventually, output};
+
+use crate::runtime::bundle::Bundle;
+
+/// The script of a container that says that it runs, and stays.
+const STAY: &str = "touch /ready; while :; do sleep 1; done";
+
+/// A bundle, and the verbs on its container, which is gone when this is dropped.
+struct Container<'a> {
+    bundle: Bundle<'a>,
+}
+
+impl<'a> Container<'a> {
+    fn new(world: &'a World, script: &str) -> Container<'a> {
+        Container { bundle: Bundle::new(world, script) }
+    }
+
+    /// A container that was created and started, and runs [`STAY`].
+    fn started(world: &'a World) -> Container<'a> {
+        let container = Container::new(world, STAY);
+        container.create(&[]).success();
+        container.verb(&["start"]).success();
+        container.is_ready();
+        container
+    }
+
+    fn is_ready(&self) {
+        eventually("the program runs", Duration::from_secs(10), || self.bundle.rootfs("ready").exists());
+    }
+
+    fn command(&self, flags: &[&str]) -> Command {
+        let mut command = self.bundle.runtime();
+        command.args(flags).arg(&self.bundle.id);
+        command
+    }
+
+    /// Runs a verb that leaves nothing behind which holds its streams.
+    fn verb(&self, flags: &[&str]) -> Output {
+        output(&mut self.command(flags))
+    }
+
+    /// Runs create, or another verb that leaves a process behind: that one has the streams too, so they are files.
+    fn detached(&self, flags: &[&str]) -> Output {
+        self.bundle.write_config();
+        let [out, err] = ["stdout", "stderr"].map(|name| self.bundle.dir.join(name));
+        let status = self
+            .command(flags)
+            .current_dir(&self.bundle.dir)
+            .stdin(Stdio::null())
+            .stdout(File::create(&out).expect("a file for stdout"))
+            .stderr(File::create(&err).expect("a file for stderr"))
+            .status()
+            .expect("start the runtime");
+        let [stdout, stderr] = [out, err].map(|path| std::fs::read_to_string(path).expect("what was written"));
+        Output { code: status.code().unwrap_or(-1), stdout, stderr }
+    }
+
+    fn create(&self, flags: &[&str]) -> Output {
+        self.detached(&[&["create"], flags].concat())
+    }
+
+    fn exec(&self, flags: &[&str], command: &[&str]) -> Output {
+        output(self.command(&[&["exec"], flags].concat()).args(command))
+    }
+
+    fn state(&self) -> Value {
+        serde_json::from_str(&self.verb(&["state"]).success()).expect("JSON from state")
+    }
+
+    fn status(&self) -> String {
+        self.state()["status"].as_str().expect("a status").to_owned()
+    }
+
+    fn has_stopped(&self) {
+        eventually("the container has stopped", Duration::from_secs(10), || self.status() == "stopped");
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        self.verb(&["delete", "--force"]);
+    }
+}
+
+/// Asserts that a verb failed with the exit code, and that what it told holds the text.
+#[track_caller]
+fn check_refused(done: &Output, code: i32, text: &str) {
+    assert_eq!(done.code, code, "{done:?}");
+    assert!(done.stderr.contains(text), "{text:?} is not in {done:?}");
+}
+
+/// The files of a container's cgroup on v1.
+fn cgroup_file(container: &Container<'_>, controller: &str, file: &str) -> String {
+    let path = container.bundle.config["linux"]["cgroupsPath"].as_str().expect("a cgroup path");
+    let path = format!("/sys/fs/cgroup/{controller}{path}/{file}");
+    let text = std::fs::read_to_string(Path::new(&path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    text.trim().to_owned()
+}

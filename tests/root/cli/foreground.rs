@@ -1,0 +1,252 @@
+//! run and exec: streams, terminals, signals, exit codes, inherited fds.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::json;
+use tests::{World, eventually, output};
+
+use super::{Container, STAY, check_refused};
+
+/// run, with the config written.
+fn run(container: &Container<'_>, flags: &[&str]) -> Command {
+    container.bundle.write_config();
+    let mut command = container.command(&[&["run"], flags].concat());
+    command.current_dir(&container.bundle.dir);
+    command
+}
+
+#[test]
+fn run_gives_the_exit_code_and_removes_the_container() {
+    let world = World::enter();
+    let container = Container::new(&world, "echo out; echo err >&2; exit 7");
+    let done = output(&mut run(&container, &[]));
+    assert_eq!((done.code, done.stdout.as_str(), done.stderr.as_str()), (7, "out\n", "err\n"));
+    check_refused(&container.verb(&["state"]), 1, "container does not exist");
+}
+
+#[test]
+fn run_keeps_the_container_if_told_to() {
+    let world = World::enter();
+    let container = Container::new(&world, "true");
+    output(&mut run(&container, &["--keep"])).success();
+    assert_eq!(container.status(), "stopped");
+    container.verb(&["delete"]).success();
+}
+
+#[test]
+fn a_container_ended_by_a_signal_is_128_and_the_signal() {
+    let world = World::enter();
+    let container = Container::new(&world, STAY);
+    let mut child = run(&container, &[]).spawn().expect("start the runtime");
+    container.is_ready();
+    output(container.command(&["kill"]).arg("KILL")).success();
+    assert_eq!(child.wait().expect("the runtime's end").code(), Some(137));
+}
+
+#[test]
+fn a_signal_to_run_reaches_the_container() {
+    let world = World::enter();
+    let container = Container::new(&world, "trap 'exit 42' TERM; touch /ready; while :; do sleep 0.1; done");
+    let mut child = run(&container, &[]).spawn().expect("start the runtime");
+    container.is_ready();
+    output(Command::new("kill").arg(child.id().to_string())).success();
+    assert_eq!(child.wait().expect("the runtime's end").code(), Some(42));
+}
+
+#[test]
+fn all_of_stdin_goes_through_and_all_of_it_comes_back() {
+    let world = World::enter();
+    let container = Container::new(&world, "cat");
+    let mut child =
+        run(&container, &[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start the runtime");
+    let sent: Vec<u8> = (0..3_000_000_u32).map(|number| (number % 251) as u8).collect();
+    let (mut stdin, mut stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+    let received = std::thread::scope(|scope| {
+        let sent = &sent;
+        scope.spawn(move || stdin.write_all(sent).expect("stdin is read"));
+        let mut received = Vec::new();
+        stdout.read_to_end(&mut received).expect("stdout");
+        received
+    });
+    assert_eq!(child.wait().expect("the runtime's end").code(), Some(0));
+    assert!(received == sent, "{} bytes came back of {}", received.len(), sent.len());
+}
+
+#[test]
+fn a_program_that_nobody_listens_to_gets_sigpipe() {
+    let world = World::enter();
+    let container = Container::new(&world, "while echo line; do :; done; exit 3");
+    let mut child = run(&container, &[]).stdout(Stdio::piped()).spawn().expect("start the runtime");
+    drop(child.stdout.take());
+    child.wait().expect("the runtime's end");
+}
+
+#[test]
+fn run_detached_returns_at_once_and_leaves_the_container_running() {
+    let world = World::enter();
+    let container = Container::new(&world, STAY);
+    container.detached(&["run", "--detach", "--pid-file", "pid"]).success();
+    container.is_ready();
+    let pid = std::fs::read_to_string(container.bundle.dir.join("pid")).expect("the pid file");
+    assert_eq!(container.state()["pid"].to_string(), pid);
+    assert_eq!(container.status(), "running");
+}
+
+#[test]
+fn a_program_that_cannot_run_is_a_failure_of_run_and_leaves_nothing() {
+    let world = World::enter();
+    let mut container = Container::new(&world, STAY);
+    container.bundle.set("/process/args", json!(["/nonesuch"]));
+    check_refused(&output(&mut run(&container, &[])), 1, "no such file or directory");
+    check_refused(&container.verb(&["state"]), 1, "container does not exist");
+}
+
+#[test]
+fn exec_gives_the_exit_code_of_the_process_and_255_for_its_own_failures() {
+    let world = World::enter();
+    let container = Container::started(&world);
+    assert_eq!(container.exec(&[], &["sh", "-c", "exit 7"]).code, 7);
+    assert_eq!(container.exec(&[], &["sh", "-c", "kill -KILL $$"]).code, 137);
+    check_refused(&container.exec(&[], &["nonesuch"]), 255, "executable file not found in $PATH");
+    check_refused(&container.exec(&["--teleport"], &["true"]), 1, "flag provided but not defined");
+    output(container.command(&["kill"]).arg("KILL")).success();
+    container.has_stopped();
+    check_refused(&container.exec(&[], &["true"]), 255, "cannot exec in a stopped container");
+}
+
+fn is_ours() -> bool {
+    std::env::var_os("ORLOP_RUNTIME").is_none()
+}
+
+#[test]
+fn exec_takes_user_groups_environment_and_directory_from_its_flags() {
+    let world = World::enter();
+    let container = Container::started(&world);
+    let flags = ["--user", "1000:100", "-g", "7", "--env", "A=1", "-e", "B=2", "--cwd", "/tmp"];
+    let done = container.exec(&flags, &["sh", "-c", "id -u; id -g; id -G; echo $A $B; pwd"]).success();
+    assert_eq!(done, "1000\n100\n100 7\n1 2\n/tmp\n");
+}
+
+#[test]
+fn a_user_with_something_behind_the_number_is_refused() {
+    let world = World::enter();
+    let container = Container::started(&world);
+    for user in ["1000x", "root", "1:2:3", "4294967296"] {
+        check_refused(&container.exec(&["--user", user], &["id"]), 255, "bad ");
+    }
+}
+
+#[test]
+fn what_follows_the_id_belongs_to_the_program() {
+    let world = World::enter();
+    let container = Container::started(&world);
+    assert_eq!(container.exec(&[], &["echo", "-d", "--tty", "--"]).success(), "-d --tty --\n");
+}
+
+#[test]
+fn exec_detached_leaves_the_process_running() {
+    let world = World::enter();
+    let container = Container::started(&world);
+    let done = container.detached_exec(&["--detach", "--pid-file", "exec.pid"], "touch /detached; sleep 100");
+    done.success();
+    eventually("the process runs", Duration::from_secs(10), || container.bundle.rootfs("detached").exists());
+    let pid = std::fs::read_to_string(container.bundle.dir.join("exec.pid")).expect("the pid file");
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+impl Container<'_> {
+    fn detached_exec(&self, flags: &[&str], script: &str) -> tests::Output {
+        let mut command = self.command(&[&["exec"], flags].concat());
+        let null = || Stdio::null();
+        let command = command.args(["sh", "-c", script]).current_dir(&self.bundle.dir);
+        let status = command.stdin(null()).stdout(null()).stderr(null()).status().expect("start the runtime");
+        tests::Output { code: status.code().unwrap_or(-1), stdout: String::new(), stderr: String::new() }
+    }
+}
+
+#[test]
+fn a_terminal_is_handed_over_by_the_console_socket() {
+    let world = World::enter();
+    let mut container = Container::new(&world, "tty; echo hello from $(stty size)");
+    container.bundle.set("/process/terminal", json!(true));
+    container.bundle.set("/process/consoleSize", json!({"height": 33, "width": 111}));
+    std::os::unix::fs::symlink("busybox", container.bundle.rootfs("bin/stty")).expect("an applet");
+    check_refused(&container.create(&[]), 1, "cannot allocate tty");
+    let listener = UnixListener::bind(container.bundle.dir.join("console.sock")).expect("a console socket");
+    container.create(&["--console-socket", "console.sock"]).success();
+    let (socket, _) = listener.accept().expect("the runtime's connection");
+    let (_, mut fds) = sys::socket::recv(&socket, &mut [0; 4096]).expect("a message");
+    let mut master = std::fs::File::from(fds.pop().expect("the terminal's master"));
+    container.verb(&["start"]).success();
+    let mut shown = Vec::new();
+    // The end of a terminal is an error, EIO.
+    let _ = master.read_to_end(&mut shown);
+    let shown = String::from_utf8_lossy(&shown);
+    assert_eq!(shown, "/dev/pts/0\r\nhello from 33 111\r\n");
+}
+
+#[test]
+fn a_console_socket_without_a_terminal_is_refused() {
+    let world = World::enter();
+    let container = Container::new(&world, STAY);
+    let refused = container.create(&["--console-socket", "/nonesuch"]);
+    check_refused(&refused, 1, "cannot use console socket");
+}
+
+#[test]
+fn exec_with_a_terminal_shows_it_on_ours() {
+    let world = World::enter();
+    let container = Container::started(&world);
+    if is_ours() {
+        assert_eq!(container.exec(&["--tty"], &["tty"]).success(), "/dev/pts/0\r\n");
+    }
+}
+
+#[test]
+fn declared_fds_are_passed_on_and_a_missing_one_is_refused() {
+    let world = World::enter();
+    let container = Container::new(&world, "cat <&3; ls /proc/self/fd");
+    container.bundle.write_config();
+    let run = |redirect: &str| {
+        let mut command = world.command("sh");
+        let runtime = container.command(&["run", "--preserve-fds", "1", "--bundle", "."]);
+        let line = std::iter::once(runtime.get_program()).chain(runtime.get_args());
+        command.args(["-c", &format!("exec \"$@\" {redirect}"), "sh"]).args(line).current_dir(&container.bundle.dir);
+        output(&mut command)
+    };
+    tests::write(&container.bundle.dir.join("three"), "three\n");
+    // 4 is left open by the caller too, but was not declared; ls itself opens one.
+    assert_eq!(run("3<three 4<three").success(), "three\n0\n1\n2\n3\n4\n");
+    check_refused(&run("4<three"), 1, "unable to stat preserved-fd 0 (of 1)");
+}
+
+#[test]
+fn sockets_of_socket_activation_are_passed_on() {
+    let world = World::enter();
+    let container = Container::new(&world, "echo $LISTEN_FDS $LISTEN_PID; cat <&3");
+    container.bundle.write_config();
+    tests::write(&container.bundle.dir.join("three"), "three\n");
+    let mut command = world.command("sh");
+    let runtime = container.command(&["run", "--bundle", "."]);
+    let line = std::iter::once(runtime.get_program()).chain(runtime.get_args());
+    let script = "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\" 3<three";
+    command.args(["-c", script, "sh"]).args(line).current_dir(&container.bundle.dir);
+    assert_eq!(output(&mut command).success(), "1 1\nthree\n");
+}
+
+#[test]
+fn what_is_not_built_is_refused_by_name() {
+    if !is_ours() {
+        return;
+    }
+    let world = World::enter();
+    let container = Container::new(&world, STAY);
+    for verb in ["pause", "resume", "update", "events", "ps", "features", "spec", "checkpoint", "restore"] {
+        check_refused(&container.verb(&[verb]), 1, &format!("{verb} is not built yet"));
+    }
+    let mut command = container.bundle.runtime();
+    check_refused(&output(command.args(["--systemd-cgroup", "list"])), 1, "systemd cgroup driver is not built yet");
+}
