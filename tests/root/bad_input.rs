@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::process::Command;
 use std::time::Duration;
 
-use tests::{Cri, CriDaemon, Registry, Snapshot, World, images, output, pods, write};
+use tests::{Cri, CriDaemon, Registry, Snapshot, World, eventually, images, output, pods, write};
 use tonic::{Code, Status};
 
 /// A node that has already run one pod, so that what a first pod leaves for the next ones (a bridge, lock files) is there.
@@ -31,6 +31,8 @@ impl<'w> Node<'w> {
         node.client.start(&container.expect("create a container")).expect("start it");
         node.client.stop_pod(&pod).expect("stop the first pod");
         node.client.remove_pod(&pod).expect("remove the first pod");
+        // The kernel takes its time to remove the last network namespace's half of the pair.
+        eventually("the first pod's link is gone", Duration::from_secs(10), || !world.snapshot(&[]).names("(veth)"));
         node
     }
 
@@ -75,7 +77,7 @@ fn a_missing_image_is_named_by_pull_and_by_create() {
 fn a_malformed_reference_is_refused_before_anything_is_asked() {
     let world = World::enter();
     let node = Node::start(&world);
-    node.refuses(Code::InvalidArgument, &["UPPER/case"], |client| client.pull("UPPER/case"));
+    node.refuses(Code::InvalidArgument, &["registry.example/UPPER"], |client| client.pull("registry.example/UPPER:1"));
 }
 
 #[test]
@@ -89,7 +91,7 @@ fn a_layer_with_a_wrong_digest_is_never_visible() {
     let mut bytes = layer.bytes.clone();
     bytes[600] ^= 1;
     write(&path, bytes);
-    node.refuses(Code::Unknown, &[&layer.digest], |client| client.pull("registry.example/damaged:1"));
+    node.refuses(Code::DataLoss, &[&layer.digest], |client| client.pull("registry.example/damaged:1"));
     assert_eq!(node.client.list_images().expect("list images").len(), 1);
 }
 
@@ -103,7 +105,7 @@ fn a_manifest_that_lies_about_a_length_is_refused() {
     let size = format!("\"size\":{}", image.layers[0].bytes.len());
     let manifest = String::from_utf8(image.manifest()).expect("JSON").replace(&size, "\"size\":7");
     images::store_manifest(node.registry.dir(), "liar", "1", manifest.as_bytes());
-    node.refuses(Code::Unknown, &[&image.layers[0].digest], |client| client.pull("registry.example/liar:1"));
+    node.refuses(Code::DataLoss, &[&image.layers[0].digest], |client| client.pull("registry.example/liar:1"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ const RPC_DEADLINE: Duration = Duration::from_secs(120);
 /// What a kubelet accepts, and more than a list of ten thousand containers takes.
 const MESSAGE_LIMIT: usize = 16 << 20;
 
-/// A connection to a CRI socket. It runs on the calling thread, so it stays in that thread's World.
+/// A connection to a CRI socket. Its thread is started by the caller's and so is in the same World.
 pub struct Cri {
     runtime: tokio::runtime::Runtime,
     channel: Channel,
@@ -27,7 +27,9 @@ impl Cri {
     /// # Panics
     /// If the thread can't have an event loop.
     pub fn at(socket: &Path) -> Cri {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an event loop");
+        // A thread of its own lets the connection notice between calls that the server went away.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("an event loop");
         let socket: PathBuf = socket.to_owned();
         let connector = tower::service_fn(move |_: Uri| {
             let socket = socket.clone();

@@ -12,8 +12,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::eventually::within;
-use crate::output;
 use crate::world::MARK;
+use crate::{output, write};
 
 /// Mounts, network links, nftables objects, cgroups, processes and files of a World, one line each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +27,11 @@ impl Snapshot {
     pub fn beyond(&self, before: &Snapshot) -> Vec<String> {
         let more = |(line, count): &(&String, &usize)| **count > before.lines.get(*line).copied().unwrap_or(0);
         self.lines.iter().filter(more).map(|(line, _)| line.clone()).collect()
+    }
+
+    /// Whether some line contains `text`.
+    pub fn names(&self, text: &str) -> bool {
+        self.lines.keys().any(|line| line.contains(text))
     }
 
     /// Fails the test if anything appeared or vanished since `before`, after what ends by itself had time to.
@@ -81,6 +86,24 @@ pub(crate) fn take(world: &str, trees: &[&Path]) -> Snapshot {
 /// The mount points of every cgroup hierarchy, v1 and v2.
 pub(crate) fn hierarchies() -> Vec<PathBuf> {
     mounts().into_iter().filter(|(_, kind)| kind.starts_with("cgroup")).map(|(path, _)| PathBuf::from(path)).collect()
+}
+
+/// Makes the cgroup `path` in one hierarchy. A new v1 cpuset holds nothing until it is given its parent's CPUs and nodes.
+pub(crate) fn make_cgroup(hierarchy: &Path, path: &str) {
+    let mut dir = hierarchy.to_owned();
+    for name in path.split('/').filter(|name| !name.is_empty()) {
+        let parent = dir.clone();
+        dir.push(name);
+        if dir.exists() {
+            continue;
+        }
+        fs::create_dir(&dir).unwrap_or_else(|error| panic!("make {}: {error}", dir.display()));
+        for knob in ["cpuset.cpus", "cpuset.mems"] {
+            if let Ok(inherited) = fs::read_to_string(parent.join(knob)) {
+                write(&dir.join(knob), inherited.trim());
+            }
+        }
+    }
 }
 
 /// Removes the cgroup `path` of one hierarchy if it is there and empty; a busy one is left for the leak check to name.

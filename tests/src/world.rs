@@ -84,10 +84,11 @@ impl World {
         dir
     }
 
-    /// A cgroup path below the World's prefix, the same in every hierarchy, that the suite may hand to a runtime as
-    /// parent. The World removes it at the end if it is empty by then, as a kubelet would; what is below it is a leak.
+    /// A new cgroup below the World's prefix, in every hierarchy, for the suite to hand to a runtime as parent; as a
+    /// kubelet makes one for each pod. The World removes it at the end; what is below it by then is a leak.
     pub fn cgroup(&self, name: &str) -> String {
         let path = format!("/{}/{name}", self.name);
+        snapshot::hierarchies().iter().for_each(|hierarchy| snapshot::make_cgroup(hierarchy, &path));
         self.cgroups.borrow_mut().push(path.clone());
         path
     }

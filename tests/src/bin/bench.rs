@@ -136,7 +136,6 @@ impl Side<'_> {
     fn start_pod(&mut self, world: &World, name: &str, number: u32) -> anyhow::Result<Pod> {
         let port = number.is_multiple_of(HOST_PORT_EVERY).then(|| self.first_port + i32::try_from(number).unwrap_or(0));
         let parent = world.cgroup(&format!("{}-{name}", self.name));
-        make_cgroup(&parent)?;
         let config = pods::as_kubelet(pods::pod(name, &self.logs.join(name), &parent), port);
         let container = pods::container("c", images::upstream::BUSYBOX, &["sleep", "100000"]);
         let container = pods::container_as_kubelet(container);
@@ -186,15 +185,6 @@ impl Side<'_> {
         }
         Ok(())
     }
-}
-
-/// A kubelet makes the pod's cgroup in every hierarchy before it asks for the pod.
-fn make_cgroup(path: &str) -> anyhow::Result<()> {
-    for hierarchy in fs::read_dir("/sys/fs/cgroup")?.flatten().filter(|entry| entry.path().is_dir()) {
-        let dir = hierarchy.path().join(path.trim_start_matches('/'));
-        fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-    }
-    Ok(())
 }
 
 /// The ids of the processes whose command line satisfies `belongs`.
