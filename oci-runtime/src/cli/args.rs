@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use lexopt::prelude::*;
 
-use super::Error;
+use super::{Error, SPEC_VERSION};
 
 /// What the arguments ask for.
 #[derive(Debug)]
@@ -200,7 +200,7 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Parsed, Error> {
 }
 
 fn version() -> String {
-    format!("orlop-runtime version {}\nspec: 1.3.0\n", env!("CARGO_PKG_VERSION"))
+    format!("orlop-runtime version {}\nspec: {SPEC_VERSION}\n", env!("CARGO_PKG_VERSION"))
 }
 
 /// An absolute path without `.` and `..`. The root of the file system would make every directory a container.

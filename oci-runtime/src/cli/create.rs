@@ -84,7 +84,6 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>) -> Result<New, Er
     let record = Record {
         version: RECORD_VERSION,
         id: id.to_string(),
-        oci_version: spec.version().clone(),
         bundle: path,
         rootfs,
         pid: created.pid,

@@ -6,14 +6,15 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::Error;
 use super::store::{Container, Status, Store};
+use super::{Error, SPEC_VERSION};
 
 /// A container as the runtime-spec and runc show it, keys in this order.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Shown {
-    oci_version: String,
+    /// Of the runtime-spec that this output follows, not of the config.
+    oci_version: &'static str,
     pub(crate) id: String,
     /// 0 once it has stopped.
     pub(crate) pid: i32,
@@ -32,7 +33,7 @@ impl Shown {
         let status = container.status()?;
         let record = &container.record;
         Ok(Shown {
-            oci_version: record.oci_version.clone(),
+            oci_version: SPEC_VERSION,
             id: record.id.clone(),
             pid: if status == Status::Stopped { 0 } else { record.pid },
             status: status.to_string(),

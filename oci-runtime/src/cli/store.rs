@@ -70,8 +70,6 @@ pub(crate) struct Record {
     /// Of this format.
     pub(crate) version: u32,
     pub(crate) id: String,
-    /// Of the config.
-    pub(crate) oci_version: String,
     pub(crate) bundle: PathBuf,
     pub(crate) rootfs: PathBuf,
     pub(crate) pid: i32,

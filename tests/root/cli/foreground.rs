@@ -125,7 +125,7 @@ fn is_ours() -> bool {
 fn exec_takes_user_groups_environment_and_directory_from_its_flags() {
     let world = World::enter();
     let container = Container::started(&world);
-    let flags = ["--user", "1000:100", "-g", "7", "--env", "A=1", "-e", "B=2", "--cwd", "/tmp"];
+    let flags = ["--user", "1000:100", "-g", "7", "-e", "A=1", "-e", "B=2", "--cwd", "/tmp"];
     let done = container.exec(&flags, &["sh", "-c", "id -u; id -g; id -G; echo $A $B; pwd"]).success();
     assert_eq!(done, "1000\n100\n100 7\n1 2\n/tmp\n");
 }
@@ -134,7 +134,9 @@ fn exec_takes_user_groups_environment_and_directory_from_its_flags() {
 fn a_user_with_something_behind_the_number_is_refused() {
     let world = World::enter();
     let container = Container::started(&world);
-    for user in ["1000x", "root", "1:2:3", "4294967296"] {
+    // runc takes a number beyond 32 bits for root.
+    let ours = if is_ours() { &["4294967296"][..] } else { &[] };
+    for user in ["1000x", "root", "1:2:3"].iter().chain(ours) {
         check_refused(&container.exec(&["--user", user], &["id"]), 255, "bad ");
     }
 }
@@ -220,7 +222,10 @@ fn declared_fds_are_passed_on_and_a_missing_one_is_refused() {
     tests::write(&container.bundle.dir.join("three"), "three\n");
     // 4 is left open by the caller too, but was not declared; ls itself opens one.
     assert_eq!(run("3<three 4<three").success(), "three\n0\n1\n2\n3\n4\n");
-    check_refused(&run("4<three"), 1, "unable to stat preserved-fd 0 (of 1)");
+    if is_ours() {
+        // runc may have opened something of its own under that number by the time it looks.
+        check_refused(&run("4<three"), 1, "unable to stat preserved-fd 0 (of 1)");
+    }
 }
 
 #[test]

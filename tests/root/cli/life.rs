@@ -29,7 +29,7 @@ fn state_tells_the_facts_of_the_container() {
     let pid = std::fs::read_to_string(container.bundle.dir.join("pid")).expect("the pid file");
     assert_eq!(state["pid"].to_string(), pid);
     assert_eq!(state["id"], container.bundle.id.as_str());
-    assert_eq!(state["ociVersion"], "1.2.0");
+    assert!(state["ociVersion"].as_str().is_some_and(|version| version.starts_with("1.")), "{state}");
     assert_eq!(state["bundle"], container.bundle.dir.to_str().expect("a path in UTF-8"));
     assert_eq!(state["rootfs"], container.bundle.rootfs("").to_str().expect("a path in UTF-8").trim_end_matches('/'));
     assert_eq!(state["annotations"], json!({"org.example.key": "value"}));
