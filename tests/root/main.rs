@@ -8,6 +8,7 @@ mod cni_portmap;
 mod cni_upstream;
 mod crictl;
 mod critest;
+mod image_faults;
 mod image_layers;
 mod image_store;
 mod pod_network;
