@@ -63,8 +63,8 @@ fn main() -> ExitCode {
 
 fn serve() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse(std::env::args_os().skip(1))?;
+    let dir = StateDir::open(std::path::absolute(arguments.dir)?)?;
     let signals = process::detach()?;
-    let dir = StateDir::open(arguments.dir)?;
     let listener = match arguments.listen_fd {
         Some(number) => process::inherit_listener(number)?,
         None => dir.listen()?,

@@ -11,6 +11,9 @@ use sys::signal::{SigSet, Signal, SignalFd};
 /// Signals that end a daemon or a session are not for the pod: it ends by StopSandbox, or by SIGKILL. Orphans of
 /// containers without a PID namespace of their own become our children, so that they are reaped in every pod alike.
 pub(crate) fn detach() -> sys::Result<SignalFd> {
+    // A directory that somebody works in can't be unmounted.
+    std::env::set_current_dir("/").map_err(|error| sys::Error::from_io("chdir", &error, "\"/\""))?;
+    sys::credentials::set_umask(0o022);
     // EPERM: a process group leader, for example under a debugger, is a session leader or as good as one.
     let _ = sys::process::set_session();
     for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGPIPE] {

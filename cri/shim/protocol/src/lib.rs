@@ -41,12 +41,16 @@ pub enum Verb {
     Hello(Hello),
     /// Makes the sandbox: namespaces, hostname, sysctls, `/dev/shm`, the reaper. Once, before any other verb but
     /// `Hello`. Reply: [`Answer::Sandbox`], with the network namespace's fd beside it unless it is the host's.
+    /// A shim whose sandbox could not be started ends after the reply.
+    /// Below kernel 6.15 the `/dev/shm` is mounted at `shm` in the shim's directory; if the shim is killed, the daemon
+    /// unmounts it.
     StartSandbox(Sandbox),
     /// Creates a container up to the point where only its program is missing.
     /// Fds: `spec` (sealed memfd with the OCI config.json), `rootfs` (a detached mount), then `seccomp` (sealed memfd
     /// with the BPF program) if [`Create::seccomp`]. Reply: [`Answer::Process`].
     Create(Box<Create>),
-    /// Runs the created container's program. Reply: [`Answer::Done`], or [`ErrorKind::Start`] when it can't run.
+    /// Runs the created container's program. Reply: [`Answer::Done`], or [`ErrorKind::Start`] when it can't run, after
+    /// its [`Event::Exited`]. A program that does not run by the deadline is killed.
     Start(ContainerRef),
     /// Runs another process in a running container.
     /// Fds: `process` (sealed memfd with the OCI `process` object), then `stdin`, `stdout`, `stderr`, of which those that
@@ -72,7 +76,8 @@ pub enum Verb {
     /// Forgets an ended container: its cgroup, exit record and log fd. A created or running one is
     /// [`ErrorKind::Running`] unless `force`, which kills it first. Reply: [`Answer::Done`].
     Delete(Delete),
-    /// Kills all containers and the reaper, waits for them and ends the shim after the reply. Reply: [`Answer::Done`].
+    /// Kills all containers and the reaper, waits for them, removes their cgroups and ends the shim after the reply. Exit
+    /// records stay. Reply: [`Answer::Done`]; after a failure it can be asked for again.
     StopSandbox,
 }
 

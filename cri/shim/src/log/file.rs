@@ -8,7 +8,7 @@ use super::header::{Stream, header};
 use super::line::{LineBuffer, Piece, Tag};
 use std::fs::File;
 use std::io::{self, IoSlice, Seek, Write};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Header, held part, fresh part, newline.
 const SLICES_PER_LINE: usize = 4;
@@ -21,15 +21,23 @@ pub(crate) struct LogFile {
     /// Opened for appending.
     file: File,
     health: Health,
+    /// When a failure was told last.
+    told_at: Option<SystemTime>,
 }
+
+/// A failure is told at most this often: a disk at its brink must not fill the shim's own log.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Whether lines arrive in the file.
 #[derive(Debug)]
 enum Health {
     Good,
-    /// The last write failed; so many lines are lost since the first one that did.
+    /// The last write failed.
     Failing {
+        /// So many lines are lost since the first write that failed.
         lost: u64,
+        /// Whether that was told.
+        told: bool,
     },
 }
 
@@ -48,7 +56,7 @@ pub(crate) enum Change {
 impl LogFile {
     /// Appends to `file`, which was opened with `O_APPEND`.
     pub(crate) fn new(file: File) -> Self {
-        Self { file, health: Health::Good }
+        Self { file, health: Health::Good, told_at: None }
     }
 
     /// Appends the lines that `chunk` completes; what it leaves unfinished stays in `buffer`.
@@ -97,24 +105,27 @@ impl LogFile {
                 return change;
             }
             let result = append_lines(&mut self.file, &slices[..SLICES_PER_LINE * lines]);
-            change = self.note(result, lines as u64).or(change);
+            change = self.note(result, lines as u64, now).or(change);
         }
     }
 
     /// Keeps the books on a write of `lines`; tells if that changed the log's health.
-    fn note(&mut self, result: Result<(), Torn>, lines: u64) -> Option<Change> {
+    fn note(&mut self, result: Result<(), Torn>, lines: u64, now: SystemTime) -> Option<Change> {
         match (&mut self.health, result) {
             (Health::Good, Ok(())) => None,
             (Health::Good, Err(Torn { written, error })) => {
-                self.health = Health::Failing { lost: lines - written };
-                Some(Change::Failed(error))
+                // A clock that was set back counts as time that has passed.
+                let told = self.told_at.is_none_or(|at| now.duration_since(at).unwrap_or(TOLD_EVERY) >= TOLD_EVERY);
+                self.health = Health::Failing { lost: lines - written, told };
+                self.told_at = if told { Some(now) } else { self.told_at };
+                told.then_some(Change::Failed(error))
             }
-            (Health::Failing { lost }, Ok(())) => {
-                let lost = *lost;
+            (Health::Failing { lost, told }, Ok(())) => {
+                let recovered = told.then_some(Change::Recovered { lost: *lost });
                 self.health = Health::Good;
-                Some(Change::Recovered { lost })
+                recovered
             }
-            (Health::Failing { lost }, Err(Torn { written, .. })) => {
+            (Health::Failing { lost, .. }, Err(Torn { written, .. })) => {
                 *lost += lines - written;
                 None
             }
@@ -180,7 +191,7 @@ mod tests {
     use super::*;
     use std::fs::{OpenOptions, read_to_string};
     use std::path::PathBuf;
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     struct TestLog {
         path: PathBuf,
@@ -245,6 +256,19 @@ mod tests {
         assert!(matches!(log.append(b"e\n"), Some(Change::Recovered { lost: 4 })));
         assert!(log.append(b"f\n").is_none());
         assert_eq!(log.text().lines().map(|line| &line[40..]).collect::<Vec<_>>(), ["e", "f"]);
+    }
+
+    #[test]
+    fn a_log_that_fails_again_and_again_is_told_of_once_a_minute() {
+        let mut log = TestLog::open("brink");
+        let mut told = 0;
+        for second in 0..120 {
+            let now = UNIX_EPOCH + Duration::from_secs(second);
+            let torn = Torn { written: 0, error: io::ErrorKind::StorageFull.into() };
+            told += log.file.note(Err(torn), 1, now).into_iter().count();
+            told += log.file.note(Ok(()), 1, now).into_iter().count();
+        }
+        assert_eq!(told, 4);
     }
 
     #[test]
