@@ -102,7 +102,7 @@ impl<'a> Scene<'a> {
         let what = format!("{call}, {fault}, number {number} (exit code {}: {})", done.code, done.stderr);
         let listed = store.images();
         if done.code == 0 {
-            assert_eq!(listed, [self.id.clone()], "{what}: a pull that succeeded is not there");
+            assert_eq!(listed, std::slice::from_ref(&self.id), "{what}: a pull that succeeded is not there");
         }
         match listed.as_slice() {
             [] => assert!(store.layers().is_empty(), "{what}: layers without an image after a start"),

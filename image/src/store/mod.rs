@@ -234,3 +234,6 @@ fn file_error(what: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Sto
     let path = path.to_owned();
     move |source| StoreError::File { what, path: path.clone(), source }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,244 @@
+//! Several callers at once, which one process at a time can't show: who does the work, and what a cancellation stops.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, LazyLock, Mutex};
+use std::time::Duration;
+
+use super::*;
+use crate::reference::Reference;
+
+/// A registry of one image whose layer is sent in two halves; the second waits for [`Registry::go_on`].
+struct Registry {
+    host: String,
+    layer_requests: Arc<AtomicUsize>,
+    broken_off: Arc<AtomicUsize>,
+    gate: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Registry {
+    fn start() -> Self {
+        LazyLock::force(&CONTENT);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let registry = Self {
+            host: listener.local_addr().unwrap().to_string(),
+            layer_requests: Arc::default(),
+            broken_off: Arc::default(),
+            gate: Arc::default(),
+        };
+        let (requests, broken_off, gate) =
+            (registry.layer_requests.clone(), registry.broken_off.clone(), registry.gate.clone());
+        std::thread::spawn(move || {
+            for connection in listener.incoming().map_while(Result::ok) {
+                let (requests, broken_off, gate) = (requests.clone(), broken_off.clone(), gate.clone());
+                std::thread::spawn(move || {
+                    if serve(connection, &requests, &gate).is_err() {
+                        broken_off.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        registry
+    }
+
+    fn go_on(&self) {
+        *self.gate.0.lock().unwrap() = true;
+        self.gate.1.notify_all();
+    }
+
+    fn reference(&self, tag: &str) -> Reference {
+        Reference::parse(&format!("{}/app:{tag}", self.host)).unwrap()
+    }
+
+    fn requests(&self) -> usize {
+        self.layer_requests.load(Ordering::SeqCst)
+    }
+}
+
+/// The documents of the image, and their digests, made once: hashing is slow in a debug build.
+struct Content {
+    manifest: Vec<u8>,
+    config: Vec<u8>,
+    layer: Vec<u8>,
+    layer_digest: Digest,
+}
+
+static CONTENT: LazyLock<Content> = LazyLock::new(|| {
+    let layer = layer();
+    let layer_digest = Digest::sha256(&layer);
+    let config = config(&layer_digest);
+    let manifest = manifest(&layer_digest, layer.len(), &config);
+    Content { manifest, config, layer, layer_digest }
+});
+
+/// A layer that no socket buffer holds, so that a client that is gone is noticed.
+fn layer() -> Vec<u8> {
+    let mut builder = ::tar::Builder::new(Vec::new());
+    let content = vec![7; 6 << 20];
+    let mut header = ::tar::Header::new_ustar();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    header.set_uid(u64::from(nix::unistd::getuid().as_raw()));
+    header.set_gid(u64::from(nix::unistd::getgid().as_raw()));
+    builder.append_data(&mut header, "file", content.as_slice()).unwrap();
+    builder.into_inner().unwrap()
+}
+
+fn config(diff_id: &Digest) -> Vec<u8> {
+    format!(r#"{{"os":"linux","architecture":"amd64","rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#).into()
+}
+
+fn manifest(layer: &Digest, size: usize, config: &[u8]) -> Vec<u8> {
+    let of = |kind: &str, digest: &Digest, size: usize| {
+        format!(r#"{{"mediaType":"application/vnd.oci.image.{kind}","digest":"{digest}","size":{size}}}"#)
+    };
+    let layer = of("layer.v1.tar", layer, size);
+    let config = of("config.v1+json", &Digest::sha256(config), config.len());
+    format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layer}]}}"#).into()
+}
+
+fn serve(mut connection: TcpStream, requests: &AtomicUsize, gate: &(Mutex<bool>, Condvar)) -> std::io::Result<()> {
+    let mut reader = BufReader::new(connection.try_clone()?);
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 2 {
+        line.clear();
+    }
+    let is_layer = first.contains(CONTENT.layer_digest.as_str());
+    let body = match first.contains("/manifests/") {
+        true => &CONTENT.manifest,
+        false if is_layer => &CONTENT.layer,
+        false => &CONTENT.config,
+    };
+    let digest = if is_layer { CONTENT.layer_digest.clone() } else { Digest::sha256(body) };
+    write!(
+        connection,
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nDocker-Content-Digest: {digest}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    )?;
+    if first.starts_with("HEAD") {
+        return Ok(());
+    }
+    if !is_layer {
+        return connection.write_all(body);
+    }
+    requests.fetch_add(1, Ordering::SeqCst);
+    connection.write_all(&body[..1000])?;
+    let closed = gate.1.wait_while(gate.0.lock().unwrap(), |open| !*open).unwrap();
+    drop(closed);
+    connection.write_all(&body[1000..])
+}
+
+fn open(root: &Path, stall_timeout: Duration) -> Store {
+    let store = Store::open(root, Config { parallel_layers: 2, stall_timeout, proxies: Proxies::default() }).unwrap();
+    store.start_gc();
+    store
+}
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap().block_on(test)
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("the condition within ten seconds");
+}
+
+fn snapshots(root: &Path) -> usize {
+    std::fs::read_dir(root.join("snapshots")).unwrap().count()
+}
+
+#[test]
+fn many_pulls_of_one_image_download_its_layer_once() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = Registry::start();
+    let store = open(root.path(), Duration::from_secs(30));
+    run(async {
+        let pulls: Vec<_> = ["1", "2", "1", "3"]
+            .map(|tag| {
+                let (store, reference) = (store.clone(), registry.reference(tag));
+                tokio::spawn(async move { store.pull(&reference, PullOptions::default()).await })
+            })
+            .into();
+        until(|| registry.requests() == 1).await;
+        registry.go_on();
+        for pull in pulls {
+            assert_eq!(pull.await.unwrap().unwrap().0, Digest::sha256(&CONTENT.config));
+        }
+    });
+    assert_eq!(registry.requests(), 1);
+    assert_eq!(store.list()[0].repo_tags.len(), 3);
+    assert_eq!(snapshots(root.path()), 1);
+}
+
+#[test]
+fn the_first_callers_cancellation_does_not_stop_the_others() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = Registry::start();
+    let store = open(root.path(), Duration::from_secs(30));
+    run(async {
+        let pull = |tag: &str| {
+            let (store, reference) = (store.clone(), registry.reference(tag));
+            tokio::spawn(async move { store.pull(&reference, PullOptions::default()).await })
+        };
+        let first = pull("1");
+        until(|| registry.requests() == 1).await;
+        let arrived = Arc::new(AtomicUsize::new(0));
+        let counted = arrived.clone();
+        let options = PullOptions {
+            progress: Some(Arc::new(move |event| {
+                if matches!(event, crate::Progress::Layer { phase: crate::Phase::Fetching, .. }) {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                }
+            })),
+            ..PullOptions::default()
+        };
+        let second = {
+            let (store, reference) = (store.clone(), registry.reference("2"));
+            tokio::spawn(async move { store.pull(&reference, options).await })
+        };
+        // It has seen bytes that only the first one's download brought.
+        until(|| arrived.load(Ordering::SeqCst) > 0).await;
+        first.abort();
+        assert!(first.await.unwrap_err().is_cancelled());
+        registry.go_on();
+        second.await.unwrap().unwrap();
+    });
+    assert_eq!(registry.requests(), 1);
+}
+
+#[test]
+fn a_pull_that_nobody_wants_any_more_stops_and_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = Registry::start();
+    let store = open(root.path(), Duration::from_secs(30));
+    run(async {
+        let (pulling, reference) = (store.clone(), registry.reference("1"));
+        let pull = tokio::spawn(async move { pulling.pull(&reference, PullOptions::default()).await });
+        until(|| registry.requests() == 1).await;
+        pull.abort();
+        until(|| snapshots(root.path()) == 0).await;
+        registry.go_on();
+        until(|| registry.broken_off.load(Ordering::SeqCst) == 1).await;
+    });
+    assert!(store.list().is_empty());
+}
+
+#[test]
+fn a_registry_that_stalls_is_given_up_on() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = Registry::start();
+    let store = open(root.path(), Duration::from_millis(200));
+    let error = run(store.pull(&registry.reference("1"), PullOptions::default())).unwrap_err();
+    assert_eq!(error.kind(), PullErrorKind::Unavailable);
+    let text = format!("{:?}", error.source);
+    assert!(text.contains("Stalled"), "{text}");
+    assert_eq!(snapshots(root.path()), 0);
+}
