@@ -10,6 +10,7 @@ mod crictl;
 mod critest;
 mod image_faults;
 mod image_layers;
+mod image_registry;
 mod image_store;
 mod pod_network;
 mod process;
