@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use serde_json::{Value, json};
+use sys::credentials::{self, Limit, Resource};
 use tests::{World, eventually};
 
 use crate::shim_client::{LONG, Pod};
@@ -186,6 +187,29 @@ fn a_container_finds_no_fd_and_no_socket_of_the_shim() {
     assert!(!lines.iter().any(|line| line.contains("shim.sock")), "{lines:?}");
     let mode = |name: &str| fs::metadata(pod.dir.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("shim.sock"), 0o600);
+    pod.stop();
+}
+
+#[test]
+fn what_the_shim_takes_for_itself_is_not_for_its_containers() {
+    let world = World::enter();
+    let own = credentials::limit(Resource::NOFILE).unwrap();
+    if own.soft == own.hard {
+        // One less makes no difference to anybody, and can be told apart from the hard limit.
+        credentials::set_limit(Resource::NOFILE, Limit { soft: own.soft - 1, ..own }).unwrap();
+    }
+    let own = credentials::limit(Resource::NOFILE).unwrap();
+    let score = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let mut pod = Pod::start(&world);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", pod.pid())).unwrap();
+    let files: Vec<&str> =
+        limits.lines().find(|line| line.starts_with("Max open files")).unwrap().split_whitespace().collect();
+    assert_eq!(files[3..5], [own.hard.to_string(), own.hard.to_string()]);
+    assert_eq!(fs::read_link(format!("/proc/{}/cwd", pod.pid())).unwrap(), Path::new("/"));
+    let container = pod.container("c", "ulimit -n; cat /proc/self/oom_score_adj");
+    pod.run(&container);
+    pod.exit("c");
+    assert_eq!(pod.log_lines("c"), [format!("stdout F {}", own.soft), format!("stdout F {}", score.trim())]);
     pod.stop();
 }
 

@@ -16,7 +16,7 @@ pub(crate) const BACKLOG_LIMIT: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Client {
     /// Unique among the shim's clients.
-    pub(crate) key: u32,
+    pub(crate) key: u64,
     /// Where its input comes from, until it ends.
     pub(crate) stdin: Option<File>,
     stdout: Option<Outlet>,
@@ -29,7 +29,7 @@ pub(crate) struct Lost;
 
 impl Client {
     /// A client with these fds, all of them non-blocking.
-    pub(crate) fn new(key: u32, stdin: Option<File>, stdout: Option<File>, stderr: Option<File>) -> Self {
+    pub(crate) fn new(key: u64, stdin: Option<File>, stdout: Option<File>, stderr: Option<File>) -> Self {
         Self { key, stdin, stdout: stdout.map(Outlet::new), stderr: stderr.map(Outlet::new) }
     }
 

@@ -12,7 +12,7 @@ const QUEUE_LIMIT: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// Unique among all things of this shim.
-    pub(crate) key: u32,
+    pub(crate) key: u64,
     /// It said hello and wants events.
     pub(crate) subscribed: bool,
     socket: OwnedFd,
@@ -36,7 +36,7 @@ pub(crate) enum Received {
 
 impl Connection {
     /// A connection over a non-blocking `SOCK_SEQPACKET` socket.
-    pub(crate) fn new(key: u32, socket: OwnedFd) -> Self {
+    pub(crate) fn new(key: u64, socket: OwnedFd) -> Self {
         Self { key, subscribed: false, socket, queue: VecDeque::new() }
     }
 

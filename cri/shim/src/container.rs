@@ -23,7 +23,7 @@ use sys::process::PidFd;
 #[derive(Debug)]
 pub(crate) struct Container {
     /// Unique among all things of this shim.
-    pub(crate) key: u32,
+    pub(crate) key: u64,
     /// The daemon's id for it.
     pub(crate) id: String,
     /// Where it is in its life.
@@ -113,7 +113,7 @@ pub(crate) enum Missing {
 
 impl Container {
     /// A container that a stage child is about to make.
-    pub(crate) fn creating(key: u32, id: String, log_path: Option<PathBuf>) -> Self {
+    pub(crate) fn creating(key: u64, id: String, log_path: Option<PathBuf>) -> Self {
         Self { key, id, life: Life::Creating, place: None, log_path, stdio: Stdio::default(), oom: None }
     }
 

@@ -26,7 +26,7 @@ const START_ERROR: i32 = 128;
 
 impl Shim {
     /// A container's first process was reaped.
-    pub(crate) fn first_process_ended(&mut self, key: u32, ended: reap::Ended) {
+    pub(crate) fn first_process_ended(&mut self, key: u64, ended: reap::Ended) {
         // Whether its program ran is known before its end is told.
         self.hear_status(key);
         let Some(container) = self.containers.iter_mut().find(|container| container.key == key) else { return };
@@ -50,7 +50,7 @@ impl Shim {
     }
 
     /// Kills all that shares the cgroup of an ended container.
-    fn sweep(&mut self, key: u32, cgroup: String) {
+    fn sweep(&mut self, key: u64, cgroup: String) {
         let order = Order::own(SWEEP + Duration::from_secs(1), Job::Sweep(key));
         let begun = self
             .begin_stage(order, Vec::new(), move |_, _| kill_all(&cgroup, SWEEP).map(|()| (Outcome::Done, Vec::new())));
@@ -61,7 +61,7 @@ impl Shim {
     }
 
     /// All that shared the cgroup is dead, or won't die.
-    pub(crate) fn swept(&mut self, key: u32, result: Result<(), Failure>) {
+    pub(crate) fn swept(&mut self, key: u64, result: Result<(), Failure>) {
         if let Err(failure) = result {
             note(format_args!("{failure}"));
         }
@@ -69,7 +69,7 @@ impl Shim {
     }
 
     /// Copies the output that is left.
-    fn drain(&mut self, key: u32) {
+    fn drain(&mut self, key: u64) {
         let Some(container) = self.containers.iter_mut().find(|container| container.key == key) else { return };
         let (more_may_come, changes) = container.stdio.drain(&mut self.buffer);
         changes.iter().for_each(|change| note_log(container, change));
@@ -97,7 +97,7 @@ impl Shim {
     }
 
     /// Writes the exit record, then tells everyone.
-    fn conclude(&mut self, key: u32) {
+    fn conclude(&mut self, key: u64) {
         let Some(container) = self.containers.iter_mut().find(|container| container.key == key) else { return };
         let Life::Ending(ending) = std::mem::replace(&mut container.life, Life::Creating) else { return };
         let changes = container.stdio.close();
@@ -114,7 +114,7 @@ impl Shim {
     }
 
     /// Answers a start that the container's end has overtaken.
-    fn answer_start(&mut self, key: u32, refused: Option<Failure>) {
+    fn answer_start(&mut self, key: u64, refused: Option<Failure>) {
         let is_it = |step: &Step| matches!(step, Step::Starting(container) if *container == key);
         let Some(ended) = self.take_task(is_it) else { return };
         let unheard = || failure(ErrorKind::Start, "its first process ended before the program ran");
@@ -122,7 +122,7 @@ impl Shim {
     }
 
     /// The OOM killer may have been at work in a container's cgroup.
-    pub(crate) fn hear_oom(&mut self, key: u32) {
+    pub(crate) fn hear_oom(&mut self, key: u64) {
         let Some(container) = self.containers.iter_mut().find(|container| container.key == key) else { return };
         let Some(oom) = &container.oom else { return };
         if !oom.acknowledge().unwrap_or(false) {

@@ -11,7 +11,7 @@ use sys::process::PidFd;
 #[derive(Debug)]
 pub(crate) struct ExecProcess {
     /// Unique among all things of this shim.
-    pub(crate) key: u32,
+    pub(crate) key: u64,
     /// The daemon's id for it.
     pub(crate) id: String,
     /// How far it is.
@@ -52,7 +52,7 @@ pub(crate) enum ExecLife {
 
 impl ExecProcess {
     /// A process that a stage child is about to make.
-    pub(crate) fn beginning(key: u32, id: String) -> Self {
+    pub(crate) fn beginning(key: u64, id: String) -> Self {
         Self { key, id, life: ExecLife::Beginning }
     }
 
@@ -69,7 +69,7 @@ impl ExecProcess {
 
 impl Shim {
     /// Reads whether an exec's program runs, and answers.
-    pub(crate) fn hear_exec_status(&mut self, key: u32) {
+    pub(crate) fn hear_exec_status(&mut self, key: u64) {
         let Some(exec) = self.execs.iter_mut().find(|exec| exec.key == key) else { return };
         let ExecLife::Starting { status, .. } = &mut exec.life else { return };
         let Some(result) = crate::status::read(status, &mut self.buffer) else { return };

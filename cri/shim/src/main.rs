@@ -70,6 +70,6 @@ fn serve() -> Result<(), Box<dyn Error>> {
         None => dir.listen()?,
     };
     dir.write_identity(process::own()?)?;
-    Shim::new(dir, listener, signals, process::protect()).run()?;
+    Shim::new(dir, listener, signals, process::raise()).run()?;
     Ok(())
 }

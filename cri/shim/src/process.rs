@@ -2,6 +2,7 @@
 
 use shim_protocol::Process;
 use std::os::fd::OwnedFd;
+use sys::credentials::{self, Limit, Resource};
 use sys::process::Pid;
 use sys::procfs::ProcFd;
 use sys::signal::{SigSet, Signal, SignalFd};
@@ -26,14 +27,43 @@ pub(crate) fn detach() -> sys::Result<SignalFd> {
 /// The last process that the kernel shall kill for want of memory: the pod's containers would lose their parent.
 const OOM_SCORE: &str = "-999";
 
-/// Protects the shim from the OOM killer, as far as the host lets it; tells the score that its children are to have
-/// again, if it has changed.
-pub(crate) fn protect() -> Option<String> {
+/// What the shim was started with and has changed for itself only.
+#[derive(Debug)]
+pub(crate) struct Inherited {
+    /// `oom_score_adj`.
+    oom_score: Option<String>,
+    /// `RLIMIT_NOFILE`.
+    files: Option<Limit>,
+}
+
+/// Takes what the host lets the shim have: protection from the OOM killer, and fds, of which each container takes up
+/// to ten.
+pub(crate) fn raise() -> Inherited {
+    Inherited { oom_score: lower_oom_score(), files: raise_files() }
+}
+
+fn lower_oom_score() -> Option<String> {
     let procfs = ProcFd::open().ok()?;
     let inherited = procfs.read("self/oom_score_adj").ok()?.trim().to_owned();
     // Lowering it takes CAP_SYS_RESOURCE.
     procfs.write_self("oom_score_adj", OOM_SCORE).ok()?;
     (inherited != OOM_SCORE).then_some(inherited)
+}
+
+fn raise_files() -> Option<Limit> {
+    let inherited = credentials::limit(Resource::NOFILE).ok()?;
+    credentials::set_limit(Resource::NOFILE, Limit { soft: inherited.hard, ..inherited }).ok()?;
+    (inherited.soft != inherited.hard).then_some(inherited)
+}
+
+impl Inherited {
+    /// Gives the calling process back what the shim was started with.
+    pub(crate) fn restore(&self) -> sys::Result<()> {
+        if let Some(score) = &self.oom_score {
+            ProcFd::open()?.write_self("oom_score_adj", score)?;
+        }
+        self.files.map_or(Ok(()), |limit| credentials::set_limit(Resource::NOFILE, limit))
+    }
 }
 
 /// The listening socket that came through exec.

@@ -73,7 +73,7 @@ impl Shim {
         work: impl FnOnce(Vec<OwnedFd>, &Reporter) -> Work,
     ) -> std::result::Result<(), Failure> {
         let Order { call, deadline, stages, job } = order;
-        let child = crate::stage::spawn(self.inherited_oom_score.as_deref(), fds, work)?;
+        let child = crate::stage::spawn(&self.inherited, fds, work)?;
         self.begin(call, deadline, stages, Step::Stage(child, job));
         Ok(())
     }
@@ -85,7 +85,7 @@ impl Shim {
     }
 
     /// Reads what a task's stage child reports.
-    pub(crate) fn hear(&mut self, key: u32) {
+    pub(crate) fn hear(&mut self, key: u64) {
         while let Some(index) = self.tasks.iter().position(|task| task.key == key) {
             let task = &mut self.tasks[index];
             let Step::Stage(child, _) = &task.step else { return };
@@ -97,14 +97,14 @@ impl Shim {
                 }
                 Ok(Some((Report::Done(outcome), fds))) => Ok((outcome, fds)),
                 Ok(Some((Report::Failed(failure), _))) => Err(failure),
-                Err(failure) => Err(failure),
+                Err(failure) => return self.end_stage(index, false, Err(failure)),
             };
             self.end_stage(index, true, result);
         }
     }
 
     /// A stage child has ended, after its last report or without one.
-    pub(crate) fn stage_child_ended(&mut self, key: u32, how: &str) {
+    pub(crate) fn stage_child_ended(&mut self, key: u64, how: &str) {
         self.hear(key);
         let Some(index) = self.tasks.iter().position(|task| task.key == key) else { return };
         self.tasks[index].kill_born();
@@ -142,7 +142,10 @@ impl Shim {
 
     /// Gives up what is overdue.
     pub(crate) fn expire(&mut self, now: Instant) {
-        while let Some(index) = self.tasks.iter().position(|task| task.deadline <= now) {
+        while let Some(key) = self.tasks.iter().find(|task| task.deadline <= now).map(|task| task.key) {
+            // It may be done this very moment, or have told of a process that has to be ended with it.
+            self.hear(key);
+            let Some(index) = self.tasks.iter().position(|task| task.key == key) else { continue };
             self.read_notes(index);
             let message = format!("the deadline passed in stage \"{}\"", self.tasks[index].stages.current());
             self.give_up(index, failure(ErrorKind::Deadline, message));
@@ -225,7 +228,7 @@ impl Shim {
     }
 
     /// Kills a container's first process; its end is told as any other.
-    pub(crate) fn kill_first(&self, container: u32) {
+    pub(crate) fn kill_first(&self, container: u64) {
         let container = self.containers.iter().find(|other| other.key == container);
         if let Some(first) = container.and_then(|container| container.first()) {
             let _ = first.pidfd.send_signal(Signal::SIGKILL);

@@ -101,7 +101,7 @@ impl Shim {
         false
     }
 
-    fn exec_ended(&mut self, key: u32, ended: Ended) {
+    fn exec_ended(&mut self, key: u64, ended: Ended) {
         // Whether its program ran is known before its end is told.
         self.hear_exec_status(key);
         let Some(index) = self.execs.iter().position(|exec| exec.key == key) else { return };
@@ -113,11 +113,11 @@ impl Shim {
     }
 
     fn hear_all(&mut self) {
-        let stages: Vec<u32> = self.tasks.iter().filter(|task| makes_processes(task)).map(|task| task.key).collect();
+        let stages: Vec<u64> = self.tasks.iter().filter(|task| makes_processes(task)).map(|task| task.key).collect();
         stages.into_iter().for_each(|task| self.hear(task));
     }
 
-    fn task_of_stage(&self, pid: i32) -> Option<u32> {
+    fn task_of_stage(&self, pid: i32) -> Option<u64> {
         let is_it = |step: &Step| matches!(step, Step::Stage(child, _) if child.pid == pid);
         self.tasks.iter().find(|task| is_it(&task.step)).map(|task| task.key)
     }

@@ -22,7 +22,7 @@ struct Envelope {
 
 impl Shim {
     /// Takes what a connection has to say, and gives it what it waits for.
-    pub(crate) fn serve(&mut self, key: u32, happened: Interest) {
+    pub(crate) fn serve(&mut self, key: u64, happened: Interest) {
         let Some(index) = self.connections.iter().position(|connection| connection.key == key) else { return };
         let connection = &mut self.connections[index];
         if happened.contains(Interest::WRITE) && connection.flush().is_err() {
@@ -44,7 +44,7 @@ impl Shim {
 
     /// Decodes the datagram in the buffer. One with an id gets an answer, whatever else is wrong with it; a peer that
     /// sends anything else doesn't speak our language.
-    fn understand(&mut self, connection: u32, length: usize, fds: Vec<OwnedFd>) {
+    fn understand(&mut self, connection: u64, length: usize, fds: Vec<OwnedFd>) {
         let datagram = &self.buffer[..length];
         match decode::<Request>(datagram) {
             Ok(request) => {

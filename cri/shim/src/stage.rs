@@ -5,6 +5,7 @@
 //! `CLONE_PARENT` are the shim's children. It ends with its verb; at the deadline it is killed.
 
 use crate::failure::internal;
+use crate::process::Inherited;
 use crate::report::{Note, Outcome, Report};
 use shim_protocol::{CodecError, Failure, MAX_MESSAGE, decode, encode};
 use std::fs::File;
@@ -13,7 +14,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use sys::Errno;
 use sys::process::{Fork, PidFd};
-use sys::procfs::ProcFd;
 use sys::signal::Signal;
 
 /// A running stage child.
@@ -30,10 +30,10 @@ pub(crate) struct StageChild {
 /// What a stage child's work gives: the outcome and the fds beside it.
 pub(crate) type Work = Result<(Outcome, Vec<OwnedFd>), Failure>;
 
-/// Runs `work` in a fork of the shim. It gets `fds`; all other fds of the shim but the first three are closed in it. The
-/// shim's own protection from the OOM killer is not for its children: they get `oom_score`.
+/// Runs `work` in a fork of the shim. It gets `fds`; all other fds of the shim but the first three are closed in it. What
+/// the shim has of its own is not for its children: they have again what it has `inherited`.
 pub(crate) fn spawn(
-    oom_score: Option<&str>,
+    inherited: &Inherited,
     fds: Vec<OwnedFd>,
     work: impl FnOnce(Vec<OwnedFd>, &Reporter) -> Work,
 ) -> Result<StageChild, Failure> {
@@ -47,7 +47,7 @@ pub(crate) fn spawn(
     }
     match sys::process::fork().map_err(|error| internal("fork a stage", &error))? {
         Fork::Child => {
-            run(oom_score, fds, Reporter { socket, notebook: File::from(notebook), begun }, work);
+            run(inherited, fds, Reporter { socket, notebook: File::from(notebook), begun }, work);
             // No destructor may run: the shim's fds are closed here, and their numbers may be taken again.
             sys::process::exit_now(0)
         }
@@ -60,12 +60,12 @@ pub(crate) fn spawn(
 
 /// The child's life.
 fn run(
-    oom_score: Option<&str>,
+    inherited: &Inherited,
     fds: Vec<OwnedFd>,
     reporter: Reporter,
     work: impl FnOnce(Vec<OwnedFd>, &Reporter) -> Work,
 ) {
-    let result = prepare(oom_score, &fds, &reporter).and_then(|()| work(fds, &reporter));
+    let result = prepare(inherited, &fds, &reporter).and_then(|()| work(fds, &reporter));
     let (last, fds) = match result {
         Ok((outcome, fds)) => (Report::Done(outcome), fds),
         Err(failure) => (Report::Failed(failure), Vec::new()),
@@ -76,16 +76,13 @@ fn run(
 
 /// Lets go of everything that the shim needs and a stage must not keep: a stage may hang for long, and a pipe whose
 /// other end it held would never end.
-fn prepare(oom_score: Option<&str>, fds: &[OwnedFd], reporter: &Reporter) -> Result<(), Failure> {
+fn prepare(inherited: &Inherited, fds: &[OwnedFd], reporter: &Reporter) -> Result<(), Failure> {
     let mut kept: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     kept.extend([reporter.socket.as_fd(), reporter.notebook.as_fd()]);
     sys::fd::close_all_but(3, &kept).map_err(|error| internal("close the shim's files in a stage", &error))?;
     sys::signal::reset_all().map_err(|error| internal("reset signals of a stage", &error))?;
     sys::process::set_pdeathsig(Some(Signal::SIGKILL)).map_err(|error| internal("tie a stage to the shim", &error))?;
-    if let Some(score) = oom_score {
-        let restored = ProcFd::open().and_then(|procfs| procfs.write_self("oom_score_adj", score));
-        restored.map_err(|error| internal("give a stage its OOM score", &error))?;
-    }
+    inherited.restore().map_err(|error| internal("give a stage the limits of others", &error))?;
     sys::process::set_name(c"orlop-stage").map_err(|error| internal("name a stage", &error))
 }
 

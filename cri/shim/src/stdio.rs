@@ -83,7 +83,7 @@ impl Stdio {
     /// Passes a chunk to every client; one that has gone or is too far behind is forgotten.
     fn broadcast(&mut self, stream: Stream, chunk: &[u8]) {
         let lost = |client: &mut Client| client.send(stream, chunk).is_err().then_some(client.key);
-        let lost: Vec<u32> = self.clients.iter_mut().filter_map(lost).collect();
+        let lost: Vec<u64> = self.clients.iter_mut().filter_map(lost).collect();
         lost.into_iter().for_each(|client| self.lose(client));
     }
 
@@ -117,7 +117,7 @@ impl Stdio {
     }
 
     /// Passes a piece of a client's input on.
-    pub(crate) fn feed(&mut self, client_key: u32) {
+    pub(crate) fn feed(&mut self, client_key: u64) {
         let Some(client) = self.clients.iter_mut().find(|client| client.key == client_key) else { return };
         let (Some(input), Some(inlet)) = (client.stdin.as_mut(), self.inlet.as_mut()) else { return };
         match inlet.feed(input) {
@@ -135,7 +135,7 @@ impl Stdio {
     }
 
     /// Gives a client output that it had no room for.
-    pub(crate) fn flush_client(&mut self, client_key: u32, stream: Stream) {
+    pub(crate) fn flush_client(&mut self, client_key: u64, stream: Stream) {
         let Some(client) = self.clients.iter_mut().find(|client| client.key == client_key) else { return };
         let flushed = client.flush(stream);
         if flushed.is_err() || client.is_done() {
@@ -144,7 +144,7 @@ impl Stdio {
     }
 
     /// Forgets a client that has gone.
-    pub(crate) fn lose(&mut self, client_key: u32) {
+    pub(crate) fn lose(&mut self, client_key: u64) {
         let had_input = self.clients.iter().any(|client| client.key == client_key && client.stdin.is_some());
         self.clients.retain(|client| client.key != client_key);
         if had_input && self.stdin_once {
@@ -153,7 +153,7 @@ impl Stdio {
     }
 
     /// A client has no more input; a client that only had input is done.
-    fn end_input_of(&mut self, client_key: u32) {
+    fn end_input_of(&mut self, client_key: u64) {
         for client in self.clients.iter_mut().filter(|client| client.key == client_key) {
             client.stdin = None;
         }

@@ -8,6 +8,7 @@ use crate::container::{Container, Life, Missing};
 use crate::exec_process::{ExecLife, ExecProcess};
 use crate::failure::{chain, note};
 use crate::log::Stream;
+use crate::process::Inherited;
 use crate::sandbox::Lifecycle;
 use crate::state_dir::StateDir;
 use crate::task::{Step, Task};
@@ -45,39 +46,34 @@ pub(crate) struct Shim {
     pub(crate) connections: Vec<Connection>,
     /// What is read goes here, one read at a time.
     pub(crate) buffer: Vec<u8>,
-    /// The `oom_score_adj` that stage children have again, if the shim's own is another.
-    pub(crate) inherited_oom_score: Option<String>,
+    /// What stage children have again of what the shim was started with.
+    pub(crate) inherited: Inherited,
     listener: OwnedFd,
     signals: SignalFd,
     /// Since when nobody has been connected.
     alone_since: Instant,
-    last_key: u32,
+    last_key: u64,
 }
 
 /// What an fd in the poll set is. Containers, execs, clients, tasks and connections are named by key.
 #[derive(Debug, Clone, Copy)]
 enum Token {
-    Task(u32),
-    Output(u32, Stream),
-    Inlet(u32),
-    ClientInput(u32, u32),
-    ClientOutput(u32, u32, Stream),
-    Status(u32),
-    ExecStatus(u32),
-    Oom(u32),
-    Connection(u32),
+    Task(u64),
+    Output(u64, Stream),
+    Inlet(u64),
+    ClientInput(u64, u64),
+    ClientOutput(u64, u64, Stream),
+    Status(u64),
+    ExecStatus(u64),
+    Oom(u64),
+    Connection(u64),
     Listener,
     Signals,
 }
 
 impl Shim {
     /// A shim without a sandbox that serves `listener`.
-    pub(crate) fn new(
-        dir: StateDir,
-        listener: OwnedFd,
-        signals: SignalFd,
-        inherited_oom_score: Option<String>,
-    ) -> Self {
+    pub(crate) fn new(dir: StateDir, listener: OwnedFd, signals: SignalFd, inherited: Inherited) -> Self {
         Self {
             dir,
             lifecycle: Lifecycle::Fresh,
@@ -87,7 +83,7 @@ impl Shim {
             unclaimed: Vec::new(),
             connections: Vec::new(),
             buffer: vec![0; BUFFER],
-            inherited_oom_score,
+            inherited,
             listener,
             signals,
             alone_since: Instant::now(),
@@ -111,7 +107,7 @@ impl Shim {
     }
 
     /// A number that no other thing of this shim has.
-    pub(crate) fn new_key(&mut self) -> u32 {
+    pub(crate) fn new_key(&mut self) -> u64 {
         self.last_key += 1;
         self.last_key
     }
@@ -196,7 +192,7 @@ impl Shim {
         }
     }
 
-    fn with_container(&mut self, key: u32, act: impl FnOnce(&mut Container)) {
+    fn with_container(&mut self, key: u64, act: impl FnOnce(&mut Container)) {
         // An fd of this turn's poll set may belong to a container that an earlier one made us forget.
         if let Some(container) = self.containers.iter_mut().find(|container| container.key == key) {
             act(container);
@@ -204,7 +200,7 @@ impl Shim {
     }
 
     /// Passes one chunk of a container's output on.
-    fn copy(&mut self, key: u32, stream: Stream) {
+    fn copy(&mut self, key: u64, stream: Stream) {
         let Some(container) = self.containers.iter_mut().find(|container| container.key == key) else { return };
         let (_, change) = container.stdio.pump(stream, &mut self.buffer[..CHUNK]);
         if let Some(change) = change {
@@ -229,7 +225,7 @@ impl Shim {
     }
 
     /// Forgets a connection; verbs that it asked for go on.
-    pub(crate) fn hang_up(&mut self, key: u32) {
+    pub(crate) fn hang_up(&mut self, key: u64) {
         self.connections.retain(|connection| connection.key != key);
         self.alone_since = Instant::now();
     }

@@ -10,7 +10,7 @@ use sys::signal::Signal;
 #[derive(Debug)]
 pub(crate) struct Task {
     /// Unique among all things of this shim.
-    pub(crate) key: u32,
+    pub(crate) key: u64,
     /// Who gets the reply; `None` for the shim's own work.
     pub(crate) call: Option<Call>,
     /// When it is given up.
@@ -36,7 +36,7 @@ impl Task {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Call {
     /// The connection that it came on.
-    pub(crate) connection: u32,
+    pub(crate) connection: u64,
     /// The request's own id.
     pub(crate) request: u64,
 }
@@ -47,11 +47,11 @@ pub(crate) enum Step {
     /// A stage child's last report, of which `Job` says what to do with it.
     Stage(StageChild, Job),
     /// A container's program runs, or its first process has ended.
-    Starting(u32),
+    Starting(u64),
     /// An exec's program runs, or its process has ended.
-    Executing(u32),
+    Executing(u64),
     /// A container that is to be deleted has ended.
-    Deleting(u32),
+    Deleting(u64),
     /// All containers and the reaper have ended.
     Stopping,
 }
@@ -62,17 +62,17 @@ pub(crate) enum Job {
     /// The sandbox: sysctls and reaper.
     StartSandbox,
     /// A container up to its gate.
-    Create(u32),
+    Create(u64),
     /// A process in a container.
-    Exec(u32),
+    Exec(u64),
     /// A log file.
-    ReopenLog(u32),
+    ReopenLog(u64),
     /// Something whose outcome is only "done": update, kill all.
     Plain,
     /// The death of all that shares the cgroup of an ended container.
-    Sweep(u32),
+    Sweep(u64),
     /// The removal of an ended container's cgroup.
-    Delete(u32),
+    Delete(u64),
     /// The removal of all cgroups of the sandbox.
     StopSandbox,
 }

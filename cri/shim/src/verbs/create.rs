@@ -192,7 +192,7 @@ fn watch_oom(place: &Place) -> Option<[OwnedFd; 2]> {
 }
 
 /// The stage child has made the container, or not.
-pub(super) fn finish(shim: &mut Shim, key: u32, ended: Ended, result: Result) {
+pub(super) fn finish(shim: &mut Shim, key: u64, ended: Ended, result: Result) {
     let result = match result {
         Ok((Outcome::Created(told), fds)) => adopt(shim, key, &told, fds).map(|()| told.process),
         Ok(_) => Err(super::unexpected()),
@@ -211,7 +211,7 @@ pub(super) fn finish(shim: &mut Shim, key: u32, ended: Ended, result: Result) {
 }
 
 /// Takes over what the stage child has made.
-fn adopt(shim: &mut Shim, key: u32, told: &NewContainer, fds: Vec<OwnedFd>) -> std::result::Result<(), Failure> {
+fn adopt(shim: &mut Shim, key: u64, told: &NewContainer, fds: Vec<OwnedFd>) -> std::result::Result<(), Failure> {
     let mut fds = fds.into_iter();
     let mut next = || fds.next().ok_or_else(super::too_few_fds);
     let pidfd = PidFd::from_fd(next()?);
@@ -247,7 +247,7 @@ fn adopt(shim: &mut Shim, key: u32, told: &NewContainer, fds: Vec<OwnedFd>) -> s
 
 /// Forgets a container that could not be created. A stage child that failed has cleaned up; one that was killed has
 /// left what [`Place`] tells, and its container waits behind a gate that nobody can open, or hangs.
-fn abandon(shim: &mut Shim, key: u32, is_clean: bool) {
+fn abandon(shim: &mut Shim, key: u64, is_clean: bool) {
     let Some(index) = shim.containers.iter().position(|container| container.key == key) else { return };
     let container = shim.containers.swap_remove(index);
     let Some(cgroup) = container.cgroup().filter(|_| !is_clean).map(str::to_owned) else { return };

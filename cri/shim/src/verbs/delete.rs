@@ -27,7 +27,7 @@ pub(super) fn begin(shim: &mut Shim, request: Request, delete: &Delete) -> Begun
 }
 
 /// The container has ended: removes its cgroup.
-pub(crate) fn remove(shim: &mut Shim, key: u32, ended: Ended) {
+pub(crate) fn remove(shim: &mut Shim, key: u64, ended: Ended) {
     let Some(container) = shim.container_of(key) else {
         // Its creation failed, or another delete was faster.
         return shim.answer(ended, Ok(Answer::Done));
@@ -46,7 +46,7 @@ pub(crate) fn remove(shim: &mut Shim, key: u32, ended: Ended) {
 }
 
 /// The cgroup is gone, or could not be removed: then the container stays, to be deleted again.
-pub(super) fn finish(shim: &mut Shim, key: u32, ended: Ended, result: Result) {
+pub(super) fn finish(shim: &mut Shim, key: u64, ended: Ended, result: Result) {
     if result.is_ok()
         && let Some(index) = shim.containers.iter().position(|container| container.key == key)
     {
@@ -58,7 +58,7 @@ pub(super) fn finish(shim: &mut Shim, key: u32, ended: Ended, result: Result) {
 
 impl Shim {
     /// Kills a container in whatever state it is; its end is told as any other.
-    pub(super) fn end(&mut self, key: u32) {
+    pub(super) fn end(&mut self, key: u64) {
         self.kill_first(key);
         let is_it = |step: &Step| matches!(step, Step::Stage(_, Job::Create(container)) if *container == key);
         if let Some(index) = self.tasks.iter().position(|task| is_it(&task.step)) {

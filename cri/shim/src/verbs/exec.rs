@@ -81,7 +81,7 @@ fn run(exec: &Exec, target: &Target, fds: Vec<OwnedFd>, reporter: &Reporter) -> 
 }
 
 /// The stage child has made the process, or not.
-pub(super) fn finish(shim: &mut Shim, key: u32, ended: Ended, result: Result) {
+pub(super) fn finish(shim: &mut Shim, key: u64, ended: Ended, result: Result) {
     let result = match result {
         Ok((Outcome::Executed { process, terminal }, fds)) => {
             adopt(shim, key, process, terminal, fds).map(|()| process)
@@ -105,7 +105,7 @@ pub(super) fn finish(shim: &mut Shim, key: u32, ended: Ended, result: Result) {
 
 fn adopt(
     shim: &mut Shim,
-    key: u32,
+    key: u64,
     process: Process,
     terminal: bool,
     fds: Vec<OwnedFd>,
@@ -122,7 +122,7 @@ fn adopt(
 }
 
 /// Whether the program of an exec runs is known.
-pub(crate) fn started(shim: &mut Shim, key: u32, result: std::result::Result<(), Failure>) {
+pub(crate) fn started(shim: &mut Shim, key: u64, result: std::result::Result<(), Failure>) {
     let Some(exec) = shim.execs.iter_mut().find(|exec| exec.key == key) else { return };
     let ExecLife::Starting { process, pidfd, terminal, .. } = std::mem::replace(&mut exec.life, ExecLife::Beginning)
     else {
@@ -140,7 +140,7 @@ pub(crate) fn started(shim: &mut Shim, key: u32, result: std::result::Result<(),
 }
 
 /// The program does not run in time: its process is killed.
-pub(crate) fn give_up(shim: &mut Shim, key: u32, ended: Ended, deadline: Failure) {
+pub(crate) fn give_up(shim: &mut Shim, key: u64, ended: Ended, deadline: Failure) {
     if let Some(exec) = shim.execs.iter_mut().find(|exec| exec.key == key)
         && let ExecLife::Starting { process, pidfd, .. } = &exec.life
     {

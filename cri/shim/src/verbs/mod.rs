@@ -176,7 +176,7 @@ impl Shim {
     }
 
     /// The container with this key, if it is still there.
-    fn container_of(&mut self, key: u32) -> Option<&mut crate::container::Container> {
+    fn container_of(&mut self, key: u64) -> Option<&mut crate::container::Container> {
         self.containers.iter_mut().find(|container| container.key == key)
     }
 }

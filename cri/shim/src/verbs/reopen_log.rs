@@ -29,7 +29,7 @@ pub(super) fn begin(shim: &mut Shim, request: Request, id: &str) -> Begun {
 
 /// The new file is open, or the old one stays. A line is written to one of them as a whole, so a switch between two
 /// writes loses nothing.
-pub(super) fn finish(shim: &mut Shim, key: u32, ended: Ended, result: Result) {
+pub(super) fn finish(shim: &mut Shim, key: u64, ended: Ended, result: Result) {
     let result = result.and_then(|(_, fds)| fds.into_iter().next().ok_or_else(super::too_few_fds));
     let result = result.map(|file| {
         let container = shim.container_of(key);

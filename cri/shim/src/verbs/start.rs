@@ -48,7 +48,7 @@ fn refusal(id: &str, life: &Life) -> Failure {
 }
 
 /// The program does not run in time: it is killed, and the container counts as one that could not be started.
-pub(crate) fn give_up(shim: &mut Shim, key: u32, ended: Ended, deadline: Failure) {
+pub(crate) fn give_up(shim: &mut Shim, key: u64, ended: Ended, deadline: Failure) {
     shim.kill_first(key);
     if let Some(container) = shim.container_of(key) {
         container.life = match std::mem::replace(&mut container.life, Life::Creating) {
@@ -61,7 +61,7 @@ pub(crate) fn give_up(shim: &mut Shim, key: u32, ended: Ended, deadline: Failure
 
 impl Shim {
     /// Reads whether a started container's program runs. If it does not, the answer comes with the container's end.
-    pub(crate) fn hear_status(&mut self, key: u32) {
+    pub(crate) fn hear_status(&mut self, key: u64) {
         let Some(container) = self.containers.iter_mut().find(|container| container.key == key) else { return };
         let Life::Starting { status, .. } = &mut container.life else { return };
         let Some(result) = crate::status::read(status, &mut self.buffer) else { return };

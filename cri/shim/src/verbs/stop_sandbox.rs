@@ -28,7 +28,7 @@ pub(super) fn begin(shim: &mut Shim, request: Request) -> Begun {
             return Ok(Some(Answer::Done));
         }
     }
-    let keys: Vec<u32> = shim.containers.iter().map(|container| container.key).collect();
+    let keys: Vec<u64> = shim.containers.iter().map(|container| container.key).collect();
     keys.into_iter().for_each(|key| shim.end(key));
     let now = Instant::now();
     let stages = Stages::begin("wait for the containers to end", now);
