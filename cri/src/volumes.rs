@@ -46,7 +46,7 @@ fn copy_dir(source: &OwnedFd, target: &OwnedFd, depth: u32) -> sys::Result<()> {
     if depth == 0 {
         return Err(sys::Error::new("copy", Errno::ELOOP, format_args!("more than {MAX_DEPTH} directories deep")));
     }
-    let listing = at::openat(source, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0)?;
+    let listing = at::reopen(source, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
     let mut entries =
         Dir::from_fd(listing).map_err(|errno| sys::Error::new("fdopendir", errno, "a volume's directory"))?;
     for entry in entries.iter() {
@@ -119,7 +119,7 @@ mod tests {
             |path: &Path, text: &str| std::io::Write::write_all(&mut File::create(path).unwrap(), text.as_bytes());
         write(&outside.join("secret"), "secret").unwrap();
         write(&root.join("data/sub/file"), "content").unwrap();
-        std::fs::set_permissions(root.join("data/sub/file"), PermissionsExt::from_mode(0o640)).unwrap();
+        std::fs::set_permissions(root.join("data/sub/file"), std::fs::Permissions::from_mode(0o640)).unwrap();
         symlink(&outside, root.join("data/link")).unwrap();
         symlink(&outside, root.join("stolen")).unwrap();
         symlink("../../../../outside", root.join("climb")).unwrap();
