@@ -20,7 +20,12 @@ impl<T: Clone + PartialEq> Ranges<T> {
         let tail = last.checked_add(1).filter(|&next| self.0.get(end).is_none_or(|&(from, _)| from != next));
         let new = [(first, value)].into_iter().chain(tail.map(|next| (next, after)));
         self.0.splice(start..end, new);
-        self.0.dedup_by(|next, previous| next.1 == previous.1);
+        // Equal neighbours can only meet where something was put in.
+        for at in [start + 1, start] {
+            if at > 0 && at < self.0.len() && self.0[at - 1].1 == self.0[at].1 {
+                self.0.remove(at);
+            }
+        }
     }
 
     /// The value at a number.
