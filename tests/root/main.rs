@@ -19,7 +19,6 @@ mod pod_network;
 mod process;
 mod restart;
 mod rootfd;
-mod rows;
 mod runtime;
 mod shim_client;
 mod shim_hang;
