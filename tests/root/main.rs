@@ -19,6 +19,7 @@ mod pod_network;
 mod process;
 mod restart;
 mod rootfd;
+mod rows;
 mod runtime;
 mod shim_client;
 mod shim_hang;
