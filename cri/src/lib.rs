@@ -105,9 +105,11 @@ impl Daemon {
         let service = Service { pods: Arc::clone(&self.pods) };
         let pulls =
             PullService { store: self.pods.images.clone(), hosts_dirs: self.pods.config.registry_hosts_dirs.clone() };
+        let pods = Arc::clone(&self.pods);
         let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
         let shutdown = async move {
             shutdown.await;
+            pods.events.end();
             // The receiver waits below for as long as the server runs.
             let _ = stopping.send(());
         };
@@ -126,7 +128,7 @@ impl Daemon {
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown);
         let drained = async {
             match stopped.await {
-                // An event stream never ends by itself, and a pull may take minutes: they are cancelled.
+                // A pull may take minutes: it is cancelled.
                 Ok(()) => drop(tokio::time::timeout(DRAIN, std::future::pending::<()>()).await),
                 Err(_server_ended) => std::future::pending().await,
             }
@@ -155,7 +157,10 @@ fn open(config: Config) -> Result<(Pods, sys::fs::Lock), Error> {
             .map_err(|error| Error::new("open the image store", error))?;
     let layout = cgroup::Layout::detect().map_err(|error| Error::new("find the host's cgroups", error))?;
     let networks = cni::client::Networks::watch(&config.cni.conf_dir, &config.cni.bin_dirs, &config.cni.cache_dir);
+    let shim = shim::Program::open(&config.shim)
+        .map_err(|error| Error::new(format!("open the pods' supervisor {}", config.shim.display()), error))?;
     let pods = Pods {
+        shim,
         host: host::facts(config.open_files, &layout),
         images,
         networks,

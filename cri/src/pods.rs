@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) struct Pods {
     pub(crate) config: Config,
     pub(crate) host: Host,
+    pub(crate) shim: crate::shim::Program,
     pub(crate) images: image::Store,
     pub(crate) networks: cni::client::Networks,
     pub(crate) layout: cgroup::Layout,

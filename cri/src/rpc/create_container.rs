@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use sys::Errno;
 use sys::fs::Durability;
+use sys::process::Pid;
 use sys::rootfd::RootFd;
 
 /// How long a container may take to be made, its volumes opened.
@@ -49,15 +50,16 @@ pub(crate) async fn create_container(
     if sandbox.record().phase != Phase::Ready {
         return Err(Failure::state(format!("sandbox {} is not ready", sandbox.id)));
     }
-    let plan = plan(pods, &sandbox, &request)?;
+    let request = Arc::new(request);
+    let (planner, place, asked) = (Arc::clone(pods), Arc::clone(&sandbox), Arc::clone(&request));
+    let plan = blocking("plan a container", move || plan(&planner, &place, &asked)).await?;
     let key = key(&plan.record);
     let what = format!("container {key}");
-    let config = request.config.clone().unwrap_or_default();
+    let config = plan.record.config.clone();
     let begin = |stages: Stages| match existing(pods, &key, &config)? {
         Some(id) => Ok(Begin::Done(id)),
         None => Ok(Begin::Run(create(Arc::clone(pods), sandbox, plan, stages))),
     };
-    let request = Arc::new(request);
     let id = pods.container_creations.join_or_begin(&what, key.clone(), request, patience, begin).await?;
     Ok(CreateContainerResponse { container_id: id })
 }
@@ -155,12 +157,19 @@ fn check(pods: &Pods, sandbox: &SandboxRecord, mut plan: Plan) -> Result<Plan> {
 
 fn pid_namespace(pods: &Pods, sandbox: &SandboxRecord, config: &ContainerConfig) -> Result<PidNamespace> {
     let options = spec::security_context(config).namespace_options.unwrap_or_default();
-    let of = |pid| PidNamespace::Of(namespace_of(pid, LinuxNamespaceType::Pid));
+    // Whoever has the number now must be whom we mean; the runtime opens the path a moment later, and what dies meanwhile
+    // takes its namespace with it.
+    let of = |process: Process| match sys::process::start_time(Pid::from_raw(process.pid)) {
+        Ok(start_time) if start_time == process.start_time => {
+            Ok(PidNamespace::Of(namespace_of(process.pid, LinuxNamespaceType::Pid)))
+        }
+        _ => Err(Failure::state(format!("namespace_options.pid: process {} is gone", process.pid))),
+    };
     match options.pid() {
         NamespaceMode::Container => Ok(PidNamespace::New),
         NamespaceMode::Node => Ok(PidNamespace::Host),
         NamespaceMode::Pod => match sandbox.processes.as_ref().and_then(|processes| processes.reaper) {
-            Some(reaper) => Ok(of(reaper.pid)),
+            Some(reaper) => of(reaper),
             None => Err(Failure::invalid("namespace_options.pid: POD in a sandbox that shares no PID namespace")),
         },
         NamespaceMode::Target => {
@@ -172,7 +181,7 @@ fn pid_namespace(pods: &Pods, sandbox: &SandboxRecord, config: &ContainerConfig)
                 )));
             }
             match target.life() {
-                Life::Running(process) => Ok(of(process.pid)),
+                Life::Running(process) => of(process),
                 Life::Created(_) | Life::Exited(_) => {
                     Err(Failure::state(format!("namespace_options.target_id: {} is not running", target.id)))
                 }

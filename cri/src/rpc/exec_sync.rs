@@ -24,6 +24,9 @@ use tokio::time::Instant;
 /// How much of each stream is kept, in bytes (CVE-2022-31030).
 const MAX_OUTPUT: usize = 16 * 1024 * 1024;
 
+/// How much of both together fits into an answer that a client accepts.
+const MAX_ANSWER: usize = crate::MAX_MESSAGE - 4096;
+
 /// How long a process may take to be executed if the request sets no limit.
 const START: Duration = Duration::from_secs(110);
 
@@ -143,6 +146,7 @@ impl Running {
         let exit = ended.map_err(|_| Failure::new(tonic::Code::Unavailable, "the pod's shim died during the exec"))?;
         drain(&self.stdout, &mut stdout).map_err(|error| Failure::internal("read the exec's output", &error))?;
         drain(&self.stderr, &mut stderr).map_err(|error| Failure::internal("read the exec's output", &error))?;
+        fit(&mut stdout, &mut stderr, MAX_ANSWER);
         Ok(ExecSyncResponse { stdout, stderr, exit_code: exit.code })
     }
 
@@ -168,6 +172,15 @@ impl Drop for Running {
             tokio::spawn(async move { kill(&shim, &exec).await });
         }
     }
+}
+
+/// Cuts the streams so that together they are not longer than `limit`: each may have half, and what the other leaves.
+fn fit(stdout: &mut Vec<u8>, stderr: &mut Vec<u8>, limit: usize) {
+    let half = limit / 2;
+    let left_by = |other: &Vec<u8>| limit - other.len().min(half);
+    let (for_stdout, for_stderr) = (left_by(stderr), left_by(stdout));
+    stdout.truncate(for_stdout);
+    stderr.truncate(for_stderr.min(limit - stdout.len()));
 }
 
 fn timed_out(what: &str, timeout: Option<Duration>) -> Failure {
@@ -209,6 +222,28 @@ fn drain(pipe: &Receiver, kept: &mut Vec<u8>) -> io::Result<Drained> {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Drained::Empty),
             Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_streams_together_fit_into_one_answer() {
+        for ((stdout, stderr), want) in [
+            ((10, 20), (10, 20)),
+            ((90, 20), (80, 20)),
+            ((20, 90), (20, 80)),
+            ((90, 90), (50, 50)),
+            ((200, 0), (100, 0)),
+            ((0, 200), (0, 100)),
+            ((50, 51), (50, 50)),
+        ] {
+            let (mut out, mut err) = (vec![0; stdout], vec![0; stderr]);
+            fit(&mut out, &mut err, 100);
+            assert_eq!((out.len(), err.len()), want, "{stdout} {stderr}");
         }
     }
 }

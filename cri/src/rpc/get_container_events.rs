@@ -1,4 +1,5 @@
-//! GetContainerEvents: everything that happens from now on, until the client leaves or falls too far behind.
+//! GetContainerEvents: everything that happens from now on, until the client leaves, falls too far behind, or the daemon
+//! stops.
 
 use crate::pods::Pods;
 use futures_util::{Stream, StreamExt as _};
@@ -25,4 +26,5 @@ pub(crate) fn get_container_events(pods: &Pods) -> impl Stream<Item = Event> + S
             over = event.is_err();
             std::future::ready(goes_on)
         })
+        .take_until(pods.events.ended())
 }

@@ -39,10 +39,11 @@ pub(crate) async fn run_pod_sandbox(
     request: RunPodSandboxRequest,
     patience: Option<Duration>,
 ) -> Result<RunPodSandboxResponse> {
-    let plan = plan(&request, pods)?;
+    let request = Arc::new(request);
+    let (planner, asked) = (Arc::clone(pods), Arc::clone(&request));
+    let plan = blocking("plan a sandbox", move || plan(&asked, &planner)).await?;
     let key = key(&plan.record);
     let what = format!("sandbox {key}");
-    let request = Arc::new(request);
     let begin = |stages: Stages| match existing(pods, &key, &request)? {
         Some(id) => Ok(Begin::Done(id)),
         None => Ok(Begin::Run(create(Arc::clone(pods), plan, stages))),
@@ -231,7 +232,7 @@ async fn start_shim(pods: &Arc<Pods>, sandbox: &Arc<Sandbox>, contents: Contents
         // The record comes first: from here on a crash leaves something that is found.
         starter.sandbox_records.put(id, &record).map_err(|error| internal(&error))?;
         let dir = dir_of(&starter.config.state, id);
-        spawn(&starter.config.shim, &dir).map_err(|error| internal(&error))?;
+        spawn(&starter.shim, &dir).map_err(|error| internal(&error))?;
         let files = starter.sandbox_records.dir_of(id);
         crate::records::make_private_dir(&files).map_err(|error| internal(&error))?;
         pod_files::write(&pod_files::paths(&files), &contents).map_err(|error| internal(&error))

@@ -5,7 +5,7 @@
 
 mod spawn;
 
-pub(crate) use spawn::{dir_of, spawn};
+pub(crate) use spawn::{Program, dir_of, spawn};
 
 use shim_protocol::{Answer, Event, Exit, Failure, MAX_MESSAGE, Message, Reply, Request, Verb, decode, encode};
 use std::collections::HashMap;
