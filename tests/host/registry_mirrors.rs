@@ -120,3 +120,18 @@ fn a_broken_hosts_toml_is_named_and_nobody_is_asked() {
     store.hosts(&folder, "");
     store.pull(&format!("{}/app:1", server.host)).success();
 }
+
+#[test]
+fn the_proxy_of_the_environment_is_asked_for_what_is_not_this_machine() {
+    let proxy = Server::start(&[], |_, _, _| Reply::status(404));
+    let local = Server::honest(&[("app:1", &image())]);
+    let store = Store::new();
+    store.hosts("registry.example", "server = \"http://registry.example\"");
+    let variables = [("http_proxy", format!("http://{}", proxy.host)), ("no_proxy", "other.example".to_owned())];
+    let text = store.pull_with(&variables, "registry.example/app:1").stderr;
+    assert!(text.contains("not found"), "{text}");
+    let asked = proxy.requests();
+    assert_eq!(asked[0].target, "http://registry.example/v2/app/manifests/1");
+    store.pull_with(&variables, &format!("{}/app:1", local.host)).success();
+    assert_eq!(proxy.requests().len(), asked.len(), "a registry on this machine is reached directly");
+}

@@ -215,7 +215,14 @@ impl Store {
     }
 
     pub(crate) fn pull(&self, reference: &str) -> Output {
-        self.orlop(&["pull", reference])
+        self.pull_with(&[], reference)
+    }
+
+    /// With environment variables.
+    pub(crate) fn pull_with(&self, variables: &[(&str, String)], reference: &str) -> Output {
+        let mut command = self.command();
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
+        output(command.args(["pull", reference]))
     }
 
     pub(crate) fn pull_as(&self, reference: &str, creds: &str) -> Output {
@@ -253,6 +260,11 @@ impl Store {
     }
 
     fn orlop(&self, arguments: &[&str]) -> Output {
+        output(self.command().args(arguments))
+    }
+
+    /// `orlop image` for this store, without proxies.
+    fn command(&self) -> Command {
         let dir = self.dir.path();
         let mut command = Command::new(binary("orlop"));
         command.arg("--config").arg(dir.join("config.toml")).arg("--root").arg(self.root());
@@ -260,6 +272,7 @@ impl Store {
         for proxy in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
             command.env_remove(proxy);
         }
-        output(command.arg("image").args(arguments))
+        command.arg("image");
+        command
     }
 }
