@@ -1,20 +1,19 @@
-//! What hurts people in other runtimes, and what they get here instead, each through the CRI alone: retries that join,
-//! deadlines that say where the time went, a network that says why it is not ready, programs that say why they can't run.
+//! What hurts people in other runtimes, and what they get here instead, each through the CRI alone: a dead volume that
+//! holds nobody's name, a network that says why it is not ready, programs that say why they can't run.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use proto::{ContainerState, PodSandboxConfig, RunPodSandboxRequest};
+use proto::{ContainerState, PodSandboxConfig};
 use sys::mount::{Fs, MountFlags};
-use tests::{Cri, CriDaemon, Registry, World, eventually, images, output, pods, write};
+use tests::{Cri, CriDaemon, Registry, World, eventually, images, pods, write};
 use tonic::{Code, Request, Status};
 
 const IMAGE: &str = "registry.example/base:1";
@@ -47,13 +46,6 @@ fn node(world: &World) -> (Registry, CriDaemon<'_>, Cri) {
     (registry, daemon, client)
 }
 
-fn run_pod_impatiently(client: &Cri, config: &PodSandboxConfig) -> Result<String, Status> {
-    let mut request =
-        Request::new(RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() });
-    request.set_timeout(IMPATIENT);
-    client.runtime(async |mut client| client.run_pod_sandbox(request).await).map(|answer| answer.pod_sandbox_id)
-}
-
 /// Checks that a deadline's error says where the time went: in a stage that is called like this, for about as long as the
 /// client waited.
 #[track_caller]
@@ -73,48 +65,6 @@ fn assert_tells_stages(refusal: &Status, stage: &str) {
     let total: u64 = stages.iter().map(|(_, ms)| ms).sum();
     let (last, longest) = stages.last().expect("a stage");
     assert!(last.starts_with(stage) && *longest > 1000 && total >= *longest, "{message}");
-}
-
-#[test]
-fn a_retry_joins_the_pod_that_a_slow_network_delays_and_gets_its_id() {
-    let world = World::enter();
-    let daemon = CriDaemon::start(&world);
-    let client = daemon.client();
-    let (gate, calls) = (daemon.dir().join("gate"), daemon.dir().join("calls"));
-    output(Command::new("mkfifo").arg(&gate)).success();
-    // The bridge plugin, behind a gate for ADD.
-    let bridge = daemon.dir().join("cni-bin/bridge");
-    let (gate_path, calls_path, bridge) = (gate.display(), calls.display(), bridge.display());
-    plugin(
-        &daemon,
-        "slow",
-        &format!(
-            "#!/bin/sh\nif [ \"$CNI_COMMAND\" = ADD ]; then echo add >>{calls_path}; read line <{gate_path}; fi\n\
-             exec {bridge}\n"
-        ),
-    );
-    let network = fs::read_to_string(conflist(&daemon)).expect("the conflist");
-    write(&conflist(&daemon), network.replace("\"type\": \"bridge\"", "\"type\": \"slow\""));
-
-    let config = pod_config(&world, &daemon, "pod");
-    let first = run_pod_impatiently(&client, &config).expect_err("the network is not there yet");
-    assert_tells_stages(&first, "cni add");
-    let second = run_pod_impatiently(&client, &config).expect_err("the retry waits for the same pod");
-    assert_tells_stages(&second, "cni add");
-    let other = PodSandboxConfig { hostname: "other".to_owned(), ..config.clone() };
-    let refusal = run_pod_impatiently(&client, &other).expect_err("not a retry");
-    assert_eq!(refusal.code(), Code::AlreadyExists, "{}", refusal.message());
-
-    let patient = daemon.client();
-    let retry = {
-        let config = config.clone();
-        std::thread::spawn(move || patient.run_pod(&config))
-    };
-    File::options().write(true).open(&gate).and_then(|mut gate| gate.write_all(b"go\n")).expect("open the gate");
-    let id = retry.join().expect("the retry's thread").expect("the retry gets the pod");
-    assert_eq!(client.run_pod(&config).expect("a late retry"), id);
-    assert_eq!(client.list_pods().expect("list pods").len(), 1);
-    assert_eq!(fs::read_to_string(&calls).expect("the plugin's calls"), "add\n");
 }
 
 /// A file system whose server never answers.
