@@ -75,7 +75,5 @@ pub fn join_new_session_keyring() -> Result<()> {
     // SAFETY: an operation and NULL for the name.
     let result =
         unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
-    Errno::result(result)
-        .map(drop)
-        .map_err(|errno| Error::new("keyctl", errno, "KEYCTL_JOIN_SESSION_KEYRING, NULL"))
+    Errno::result(result).map(drop).map_err(|errno| Error::new("keyctl", errno, "KEYCTL_JOIN_SESSION_KEYRING, NULL"))
 }
