@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 use sys::credentials::{self, Limit, Resource};
-use tests::{World, eventually};
+use tests::{World, binary, eventually};
 
-use crate::shim_client::{LONG, Pod};
+use crate::shim_client::{Connection, LONG, Pod};
 
 /// A pod whose containers share a PID namespace, and the reaper's pid.
 fn pod_with_a_reaper(world: &World) -> (Pod, i32) {
@@ -224,4 +225,51 @@ fn remove_cgroups(world: &World, names: &[&str]) {
             }
         }
     }
+}
+
+/// CVE-2019-5736: a container's process that is made to execute `/proc/self/exe` gets hold of the shim's file. While a shim
+/// runs, the kernel lets nobody write to it; the container only has to wait.
+#[test]
+fn whoever_gets_hold_of_the_shims_file_can_not_open_it_for_writing() {
+    let world = World::enter();
+    let dir = world.new_dir("shim");
+    // A copy, which no other test runs.
+    let program = dir.join("program");
+    fs::copy(binary("orlop-shim"), &program).unwrap();
+    let start = || world.command(&program).arg("--dir").arg(&dir).stdin(Stdio::null()).spawn();
+    // ETXTBSY: another test's child has inherited the file that was just written, until its exec.
+    let mut shim = eventually("the copy can be executed", LONG, start);
+    let mut connection = Connection::open(&dir.join("shim.sock"));
+    connection.call(&json!({"hello": {"version": 1, "subscribe": false}}), &[]).unwrap();
+    let comm = fs::read_to_string(format!("/proc/{}/comm", shim.id())).unwrap();
+    assert_eq!(comm, "orlop-shim\n");
+    let image = fs::File::open(format!("/proc/{}/exe", shim.id())).unwrap();
+    connection.call(&json!("stop_sandbox"), &[]).unwrap();
+    assert!(eventually("the shim ends", LONG, || shim.try_wait().unwrap()).success());
+    let again = format!("/proc/self/fd/{}", sys::fd::number(&image));
+    let error = fs::OpenOptions::new().append(true).open(again).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem, "{error}");
+}
+
+/// An fd without close-on-exec that some other thread of the daemon had open at the wrong moment.
+#[test]
+fn what_the_shim_inherits_by_accident_is_closed() {
+    let world = World::enter();
+    let dir = world.new_dir("shim");
+    let listener = sys::socket::listen(dir.join("shim.sock")).unwrap();
+    let mut command = world.command("/bin/sh");
+    let script = "exec 7</dev/zero \"$0\" --dir \"$1\" --listen-fd 0";
+    command.args(["-c", script]).arg(binary("orlop-shim")).arg(&dir).stdin(Stdio::from(listener));
+    let mut shim = command.spawn().unwrap();
+    let mut connection = Connection::open(&dir.join("shim.sock"));
+    connection.call(&json!({"hello": {"version": 1, "subscribe": false}}), &[]).unwrap();
+    let open: Vec<_> = fs::read_dir(format!("/proc/{}/fd", shim.id()))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.file_name().unwrap().to_owned(), fs::read_link(&path).unwrap()))
+        .collect();
+    assert!(open.contains(&("0".into(), "/dev/null".into())), "{open:?}");
+    assert!(!open.iter().any(|(_, target)| target == Path::new("/dev/zero")), "{open:?}");
+    connection.call(&json!("stop_sandbox"), &[]).unwrap();
+    assert!(eventually("the shim ends", LONG, || shim.try_wait().unwrap()).success());
 }

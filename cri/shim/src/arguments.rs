@@ -8,8 +8,8 @@ use std::path::PathBuf;
 pub(crate) struct Arguments {
     /// `--dir`: the directory for its socket and records, which exists.
     pub(crate) dir: PathBuf,
-    /// `--listen-fd`: an inherited listening socket, so that a daemon can connect before the shim is up. Without it
-    /// the shim makes its own.
+    /// `--listen-fd`: an inherited listening socket, so that a daemon can connect before the shim is up; 0 is standard
+    /// input. Without it the shim makes its own.
     pub(crate) listen_fd: Option<i32>,
 }
 

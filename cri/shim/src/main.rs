@@ -62,13 +62,13 @@ fn main() -> ExitCode {
 }
 
 fn serve() -> Result<(), Box<dyn Error>> {
+    // Free when the daemon has started us through such a mount itself.
+    oci_runtime::protect_own_image()?;
     let arguments = Arguments::parse(std::env::args_os().skip(1))?;
+    let inherited = process::inherit(arguments.listen_fd)?;
     let dir = StateDir::open(std::path::absolute(arguments.dir)?)?;
     let signals = process::detach()?;
-    let listener = match arguments.listen_fd {
-        Some(number) => process::inherit_listener(number)?,
-        None => dir.listen()?,
-    };
+    let listener = inherited.map_or_else(|| dir.listen(), Ok)?;
     dir.write_identity(process::own()?)?;
     Shim::new(dir, listener, signals, process::raise()).run()?;
     Ok(())

@@ -1,7 +1,8 @@
 //! What the shim is as a process: nobody's job, nobody's terminal, hard to kill by accident.
 
 use shim_protocol::Process;
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
 use sys::credentials::{self, Limit, Resource};
 use sys::process::Pid;
 use sys::procfs::ProcFd;
@@ -12,6 +13,8 @@ use sys::signal::{SigSet, Signal, SignalFd};
 /// Signals that end a daemon or a session are not for the pod: it ends by StopSandbox, or by SIGKILL. Orphans of
 /// containers without a PID namespace of their own become our children, so that they are reaped in every pod alike.
 pub(crate) fn detach() -> sys::Result<SignalFd> {
+    // An exec by the number of an fd has left that number as the name.
+    sys::process::set_name(c"orlop-shim")?;
     // A directory that somebody works in can't be unmounted.
     std::env::set_current_dir("/").map_err(|error| sys::Error::from_io("chdir", &error, "\"/\""))?;
     sys::credentials::set_umask(0o022);
@@ -66,10 +69,19 @@ impl Inherited {
     }
 }
 
-/// The listening socket that came through exec.
-pub(crate) fn inherit_listener(number: i32) -> sys::Result<OwnedFd> {
-    let listener = sys::fd::claim_inherited(number)?;
-    sys::fd::set_nonblocking(&listener, true)?;
+/// The listening socket that came through exec, if there is one; whatever else did is closed. Nothing may be open yet but
+/// that and the first three. Standard input is `/dev/null` afterwards.
+pub(crate) fn inherit(listener: Option<i32>) -> sys::Result<Option<OwnedFd>> {
+    let listener = match listener {
+        None => None,
+        Some(0) => Some(sys::fd::duplicate(&std::io::stdin())?),
+        Some(number) => Some(sys::fd::claim_inherited(number)?),
+    };
+    let kept: Vec<_> = listener.iter().map(AsFd::as_fd).collect();
+    sys::fd::close_all_but(3, &kept)?;
+    let null = File::open("/dev/null").map_err(|error| sys::Error::from_io("open", &error, "\"/dev/null\""))?;
+    sys::fd::install_table(&[null.as_fd()], Vec::new())?;
+    listener.iter().try_for_each(|listener| sys::fd::set_nonblocking(listener, true))?;
     Ok(listener)
 }
 
