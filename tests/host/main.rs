@@ -1,7 +1,6 @@
 //! Tests that need nothing of the machine.
 
 mod architecture;
-mod proto_compatibility;
 mod registry_mirrors;
 mod registry_pull;
 mod registry_server;

@@ -18,6 +18,7 @@ mod image_registry;
 mod image_store;
 mod pod_network;
 mod process;
+mod proto_compatibility;
 mod restart;
 mod rootfd;
 mod rows;

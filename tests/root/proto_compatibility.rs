@@ -5,7 +5,6 @@
 //! compared: what differs is told by name.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::process::Command;
 
 use prost::Message as _;
@@ -28,16 +27,10 @@ fn every_message_field_enum_and_rpc_is_upstream_s() {
     assert_eq!(upstream.iter().filter(|line| line.starts_with("rpc ")).count(), 41);
 }
 
-/// What a small Go program beside the pinned module prints. Go builds it once and keeps it.
+/// What a small Go program prints that is built with the pinned module.
 fn upstream() -> FileDescriptorProto {
-    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/cri-descriptors");
-    let output = Command::new("go")
-        .args(["run", "-mod=readonly", "."])
-        .current_dir(module)
-        .env("CGO_ENABLED", "0")
-        .output()
-        .expect("run go (Go 1.26)");
-    assert!(output.status.success(), "go run: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(tests::tool("cri-descriptors")).output().expect("run cri-descriptors");
+    assert!(output.status.success(), "cri-descriptors: {}", String::from_utf8_lossy(&output.stderr));
     FileDescriptorProto::decode(output.stdout.as_slice()).expect("upstream's descriptors")
 }
 
