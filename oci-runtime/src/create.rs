@@ -36,6 +36,9 @@ pub fn create(plan: Plan, mut inputs: Inputs<'_>) -> Result<Created, Error> {
     let path = plan.cgroup.as_ref().ok_or_else(|| Error::Refused("linux.cgroupsPath: none given".to_owned()))?;
     (inputs.progress)("make cgroup");
     let cgroup = Cgroup::create(&layout, &path.to_string(), &plan.resources).step(|| format!("make cgroup {path}"))?;
+    if let Some(made) = inputs.cgroup_made.take() {
+        made();
+    }
     let memory_limit = plan.resources.memory.limit.filter(|limit| *limit > 0);
     let created = Host::open(&plan, &mut inputs, &layout, &cgroup)
         .and_then(|host| start(plan, inputs, host, &cgroup, stdio, settings));

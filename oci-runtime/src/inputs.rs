@@ -30,6 +30,8 @@ pub struct Inputs<'a> {
     pub program_at_start: bool,
     /// Called with the name of each stage before it begins, for example `open volume /mnt/nfs/data`.
     pub progress: &'a mut dyn FnMut(&str),
+    /// Called once the cgroup is there and was found unused: from here on what is in it is the container's.
+    pub cgroup_made: Option<&'a mut dyn FnMut()>,
     /// See [`Born`].
     pub born: Option<&'a mut Born<'a>>,
 }
@@ -53,6 +55,7 @@ impl<'a> Inputs<'a> {
             preserve_fds: 0,
             program_at_start: false,
             progress,
+            cgroup_made: None,
             born: None,
         }
     }
