@@ -289,3 +289,111 @@ fn stopping_the_pod_does_not_wait_for_a_verb_that_hangs() {
     pod.connection.answer(stopped).unwrap();
     pod.expect_end();
 }
+
+/// Processor time that a process has used, in clock ticks of 10 ms.
+fn ticks(pid: i32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Checks that the shim does nothing while it has nothing to do: at most a twentieth of the time.
+#[track_caller]
+fn check_idle(pod: &Pod) {
+    let (from, start) = (ticks(pod.pid()), Instant::now());
+    eventually("a second has passed", LONG, || start.elapsed() >= Duration::from_secs(1));
+    let used = ticks(pod.pid()) - from;
+    assert!(used <= 5, "{used} ticks of a hundred were used: {}", pod.notes());
+}
+
+/// Lowers or raises how many fds the shim may have; the old limit.
+fn limit_files(pod: &Pod, soft: u64) -> u64 {
+    let show = |field: &str| format!("prlimit --pid {} --nofile --noheadings --raw --output {field}", pod.pid());
+    let read = |field| {
+        let shown = std::process::Command::new("sh").args(["-c", &show(field)]).output().unwrap();
+        String::from_utf8(shown.stdout).unwrap().trim().parse().unwrap()
+    };
+    let (old, hard): (u64, u64) = (read("SOFT"), read("HARD"));
+    let limit = format!("--nofile={soft}:{hard}");
+    let status = std::process::Command::new("prlimit").args(["--pid", &pod.pid().to_string(), &limit]).status();
+    assert!(status.unwrap().success());
+    old
+}
+
+#[test]
+fn a_shim_without_a_free_fd_waits_and_goes_on_when_there_are_some() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let open = pod.open_fds() as u64;
+    let old = limit_files(&pod, open);
+    let mut waiting: Vec<_> = (0..20).map(|_| pod.connect()).collect();
+    check_idle(&pod);
+    assert_eq!(pod.notes().matches("accept a connection").count(), 1, "{}", pod.notes());
+    limit_files(&pod, old);
+    for connection in &mut waiting {
+        connection.call(&json!({"hello": {"version": 1, "subscribe": false}}), &[]).unwrap();
+    }
+    drop(waiting);
+    pod.stop();
+}
+
+#[test]
+fn a_poll_that_the_kernel_refuses_does_not_end_the_pod() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    pod.run(&pod.container("c", "exec sleep 1000"));
+    let old = limit_files(&pod, 3);
+    eventually("poll has failed", LONG, || {
+        let _ = pod.connect();
+        pod.notes().contains("wait for something to happen")
+    });
+    check_idle(&pod);
+    limit_files(&pod, old);
+    let (output, _) = pod.exec("c", "e", "echo alive");
+    assert_eq!(output, "alive\n");
+    pod.stop();
+}
+
+#[test]
+fn an_attached_client_that_has_gone_is_forgotten_whatever_it_was() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    pod.run(&pod.container("quiet", "exec sleep 1000"));
+    let before = pod.open_fds();
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let attach = json!({"attach": {
+        "container": "quiet", "stdio": {"stdin": false, "stdout": true, "stderr": false},
+    }});
+    pod.connection.call(&attach, &[theirs.as_fd()]).unwrap();
+    drop((ours, theirs));
+    check_idle(&pod);
+    assert_eq!(pod.open_fds(), before);
+    pod.stop();
+}
+
+#[test]
+fn an_id_stays_taken_until_all_of_a_container_that_was_never_finished_is_gone() {
+    let world = World::enter();
+    let dead = DeadFileSystem::mount(&world.new_dir("dead"));
+    let mut pod = Pod::start(&world);
+    let source = dead.path.join("sub");
+    let memory = format!("/sys/fs/cgroup/memory{}", pod.cgroup_of("stuck"));
+    for round in 0..10 {
+        let container = pod.container("stuck", "true").with_mount(json!({
+            "destination": "/mnt", "type": "bind", "source": source, "options": ["rbind"],
+        }));
+        let (verb, fds) = container.message(pod.rootfs());
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let asked = pod.connection.ask(&verb, &fds, LONG);
+        eventually("its cgroup is made", LONG, || Path::new(&memory).exists());
+        let delete = json!({"delete": {"container": "stuck", "force": true}});
+        pod.connection.call(&delete, &[]).unwrap();
+        assert!(!Path::new(&memory).exists(), "round {round}: deleted, and its cgroup is still there");
+        pod.connection.answer(asked).unwrap_err();
+        // The id belongs to another one now, which nobody cleans up after.
+        pod.run(&pod.container("stuck", "exit 3"));
+        assert_eq!(pod.exit("stuck")["code"], 3);
+        pod.delete("stuck").unwrap();
+    }
+    pod.stop();
+}

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::{World, eventually};
@@ -332,4 +333,80 @@ fn a_sandbox_that_can_not_be_started_ends_its_shim() {
     assert!(failure["message"].as_str().unwrap().contains("kernel.no_such_sysctl"), "{failure}");
     assert!(failure["stages"].as_array().unwrap().iter().any(|stage| stage["name"] == "set sysctls"), "{failure}");
     pod.expect_end();
+}
+
+#[test]
+fn an_exec_that_meets_the_containers_end_is_told_that_it_is_not_running() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    for round in 0..40 {
+        let id = format!("c{round}");
+        let pid = pod.run(&pod.container(&id, "exec sleep 1000"));
+        let process = memfd(&process(&["/bin/true"]));
+        let none = json!({"stdin": false, "stdout": false, "stderr": false});
+        let asked: Vec<u64> = (0..3)
+            .map(|number| {
+                let verb = exec_verb(&id, &format!("{id}-{number}"), &none, false);
+                pod.connection.ask(&verb, &[process.as_fd()], LONG)
+            })
+            .collect();
+        // At another moment of the execs in every round.
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_micros(100 * round) {}
+        send(pid, "KILL");
+        for exec in asked {
+            if let Err(failure) = pod.connection.answer(exec) {
+                assert_eq!(failure["kind"], "not_running", "{failure}");
+            }
+        }
+        assert_eq!(pod.exit(&id)["code"], 137);
+        pod.delete(&id).unwrap();
+    }
+    pod.stop();
+}
+
+#[test]
+fn a_start_that_the_process_never_heard_of_has_failed() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let (created, _) = pod.create(&pod.container("c", "true")).unwrap();
+    let pid = created["process"]["pid"].as_i64().unwrap() as i32;
+    send(pid, "STOP");
+    let state = || sys::process::stat(sys::process::Pid::from_raw(pid)).unwrap().state;
+    eventually("it is stopped", LONG, || state() == 'T');
+    let asked = pod.connection.ask(&json!({"start": {"container": "c"}}), &[], LONG);
+    pod.hello();
+    send(pid, "KILL");
+    let failure = pod.connection.answer(asked).unwrap_err();
+    assert_eq!(failure["kind"], "start", "{failure}");
+    assert_eq!(pod.exit("c")["started_at"], 0);
+    pod.stop();
+}
+
+#[test]
+fn a_creation_that_is_given_up_at_any_moment_leaves_nothing_once_it_is_deleted() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    for round in 0..20 {
+        let container = pod.container("c", "exec sleep 1000");
+        let (verb, fds) = container.message(pod.rootfs());
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let created = pod.connection.ask(&verb, &fds, Duration::from_millis(round));
+        let memory = format!("/sys/fs/cgroup/memory{}", pod.cgroup_of("c"));
+        if pod.connection.answer(created).is_err() {
+            let again = json!({"delete": {"container": "c", "force": true}});
+            let gone = pod.connection.call(&again, &[]);
+            assert!(gone.is_ok() || gone.unwrap_err()["kind"] == "not_found");
+        } else {
+            pod.connection.call(&json!({"delete": {"container": "c", "force": true}}), &[]).unwrap();
+        }
+        assert!(!Path::new(&memory).exists(), "after {round} ms something is left");
+    }
+    pod.stop();
+}
+
+fn send(pid: i32, signal: &str) {
+    let signal: sys::signal::Number = signal.parse().unwrap();
+    let process = sys::process::PidFd::open(sys::process::Pid::from_raw(pid)).unwrap();
+    process.send_signal(signal).unwrap();
 }

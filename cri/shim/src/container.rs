@@ -4,8 +4,11 @@
 //! Creating ──▶ Created ──▶ Starting ──▶ Running ──▶ Ending ──▶ Exited ──▶ (forgotten)
 //!    │            │            └──▶ Refused ──────────▲           │
 //!    ▼            └──────────────────────────────────┘           │
-//! (forgotten)                                     exit record on disk, then everyone is told
+//! Abandoned ──▶ (forgotten)                       exit record on disk, then everyone is told
 //! ```
+//!
+//! A container whose creation failed is forgotten at once if nothing is left of it. Otherwise it is `Abandoned` until a
+//! stage child has cleaned up: it counts as alive and its id stays taken, so that nothing new is mistaken for it.
 //!
 //! `Ending` begins when the first process is reaped. It lasts until all that shares its cgroup is dead and all output
 //! is in the log.
@@ -30,6 +33,8 @@ pub(crate) struct Container {
     pub(crate) life: Life,
     /// Where it runs; `None` until the stage child that creates it has told.
     pub(crate) place: Option<Place>,
+    /// The cgroup at its place is its own: it was found unused.
+    pub(crate) has_cgroup: bool,
     /// Its log file's path.
     pub(crate) log_path: Option<PathBuf>,
     /// Its standard streams.
@@ -52,6 +57,11 @@ pub(crate) struct FirstProcess {
 pub(crate) enum Life {
     /// A stage child makes it.
     Creating,
+    /// It could not be created; what is left of it is being removed.
+    Abandoned {
+        /// That has ended, without success: what is left waits for a delete or the sandbox's end.
+        given_up: bool,
+    },
     /// It waits behind its gate.
     Created {
         /// Who waits.
@@ -114,7 +124,16 @@ pub(crate) enum Missing {
 impl Container {
     /// A container that a stage child is about to make.
     pub(crate) fn creating(key: u64, id: String, log_path: Option<PathBuf>) -> Self {
-        Self { key, id, life: Life::Creating, place: None, log_path, stdio: Stdio::default(), oom: None }
+        Self {
+            key,
+            id,
+            life: Life::Creating,
+            place: None,
+            has_cgroup: false,
+            log_path,
+            stdio: Stdio::default(),
+            oom: None,
+        }
     }
 
     /// Its first process, while there is one.
@@ -124,14 +143,14 @@ impl Container {
             | Life::Starting { first, .. }
             | Life::Refused { first, .. }
             | Life::Running { first, .. } => Some(first),
-            Life::Creating | Life::Ending(_) | Life::Exited(_) => None,
+            Life::Creating | Life::Abandoned { .. } | Life::Ending(_) | Life::Exited(_) => None,
         }
     }
 
     /// What the daemon is told; nothing before it exists.
     pub(crate) fn told(&self) -> Option<ContainerState> {
         match &self.life {
-            Life::Creating => None,
+            Life::Creating | Life::Abandoned { .. } => None,
             Life::Created { first, .. } | Life::Starting { first, .. } | Life::Refused { first, .. } => {
                 Some(ContainerState::Created(first.process))
             }
@@ -147,8 +166,8 @@ impl Container {
         self.place.as_ref()?.cgroup.as_deref()
     }
 
-    /// Nothing of it lives and all is told.
+    /// Nothing of it lives and all is told, or nothing more can be done about it but to try again.
     pub(crate) fn has_exited(&self) -> bool {
-        matches!(self.life, Life::Exited(_))
+        matches!(self.life, Life::Exited(_) | Life::Abandoned { given_up: true })
     }
 }

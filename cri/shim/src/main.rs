@@ -70,6 +70,6 @@ fn serve() -> Result<(), Box<dyn Error>> {
     let signals = process::detach()?;
     let listener = inherited.map_or_else(|| dir.listen(), Ok)?;
     dir.write_identity(process::own()?)?;
-    Shim::new(dir, listener, signals, process::raise()).run()?;
+    Shim::new(dir, listener, signals, process::raise()).run();
     Ok(())
 }

@@ -23,14 +23,22 @@ pub(crate) struct Ended {
     pub(crate) deadline: Instant,
     /// What it did.
     pub(crate) stages: Stages,
-    /// Its stage child, if there was one, ended by itself, and cleaned up if it failed.
+    /// Its stage child, if there was one, has failed and cleaned up. If it has made something that can't be taken over, or
+    /// was ended, nobody has.
     pub(crate) is_clean: bool,
+    /// What its stage child has cloned.
+    born: Option<PidFd>,
 }
 
 impl Ended {
     fn of(task: Task) -> (Self, Step) {
-        let Task { call, deadline, stages, step, .. } = task;
-        (Self { call, deadline, stages, is_clean: true }, step)
+        let Task { call, deadline, stages, step, born, .. } = task;
+        (Self { call, deadline, stages, is_clean: true, born }, step)
+    }
+
+    /// Kills what would be left of a stage child's work that can't be taken over.
+    pub(crate) fn kill_born(&self) {
+        let _ = self.born.as_ref().map(|born| born.send_signal(Signal::SIGKILL));
     }
 }
 
@@ -88,7 +96,7 @@ impl Shim {
     pub(crate) fn hear(&mut self, key: u64) {
         while let Some(index) = self.tasks.iter().position(|task| task.key == key) {
             let task = &mut self.tasks[index];
-            let Step::Stage(child, _) = &task.step else { return };
+            let Step::Stage(child, _) = &mut task.step else { return };
             let result = match child.next_report(&mut self.buffer) {
                 Ok(None) => return,
                 Ok(Some((Report::Born, fds))) => {
@@ -96,10 +104,13 @@ impl Shim {
                     continue;
                 }
                 Ok(Some((Report::Done(outcome), fds))) => Ok((outcome, fds)),
-                Ok(Some((Report::Failed(failure), _))) => Err(failure),
-                Err(failure) => return self.end_stage(index, false, Err(failure)),
+                Ok(Some((Report::Failed(failure), _))) => return self.end_stage(index, true, Err(failure)),
+                Err(failure) => {
+                    child.kill();
+                    Err(failure)
+                }
             };
-            self.end_stage(index, true, result);
+            return self.end_stage(index, false, result);
         }
     }
 
@@ -107,7 +118,6 @@ impl Shim {
     pub(crate) fn stage_child_ended(&mut self, key: u64, how: &str) {
         self.hear(key);
         let Some(index) = self.tasks.iter().position(|task| task.key == key) else { return };
-        self.tasks[index].kill_born();
         self.read_notes(index);
         let stage = self.tasks[index].stages.current();
         let died = failure(ErrorKind::Internal, format_args!("{stage}: its process {how}"));
@@ -124,7 +134,11 @@ impl Shim {
                     let container = self.containers.iter_mut().find(|other| other.key == container);
                     container.into_iter().for_each(|container| container.place = Some(place.clone()));
                 }
-                (Note::Place(_), _) => {}
+                (Note::CgroupMade, Job::Create(container)) => {
+                    let container = self.containers.iter_mut().find(|other| other.key == container);
+                    container.into_iter().for_each(|container| container.has_cgroup = true);
+                }
+                (Note::Place(_) | Note::CgroupMade, _) => {}
             }
         }
     }
@@ -134,6 +148,9 @@ impl Shim {
             self.read_notes(index);
         }
         let (ended, step) = Ended::of(self.tasks.swap_remove(index));
+        if result.is_err() && !is_clean {
+            ended.kill_born();
+        }
         if let Step::Stage(_, job) = step {
             verbs::finish(self, job, Ended { is_clean, ..ended }, result);
         }
@@ -143,24 +160,29 @@ impl Shim {
     /// Gives up what is overdue.
     pub(crate) fn expire(&mut self, now: Instant) {
         while let Some(key) = self.tasks.iter().find(|task| task.deadline <= now).map(|task| task.key) {
-            // It may be done this very moment, or have told of a process that has to be ended with it.
+            // It may be done this very moment.
             self.hear(key);
             let Some(index) = self.tasks.iter().position(|task| task.key == key) else { continue };
             self.read_notes(index);
             let message = format!("the deadline passed in stage \"{}\"", self.tasks[index].stages.current());
-            self.give_up(index, failure(ErrorKind::Deadline, message));
+            self.give_up(key, failure(ErrorKind::Deadline, message));
         }
     }
 
     /// Ends a task before it is done.
-    pub(crate) fn give_up(&mut self, index: usize, why: Failure) {
+    pub(crate) fn give_up(&mut self, key: u64, why: Failure) {
+        let is_it = |task: &Task| task.key == key;
+        if let Some(Task { step: Step::Stage(child, _), .. }) = self.tasks.iter().find(|task| is_it(task)) {
+            // What it has told of, up to its end, is to be ended with it; and it may have been faster.
+            child.kill();
+            self.hear(key);
+        }
+        let Some(index) = self.tasks.iter().position(is_it) else { return };
         self.read_notes(index);
-        let task = self.tasks.swap_remove(index);
-        task.kill_born();
-        let (ended, step) = Ended::of(task);
+        let (ended, step) = Ended::of(self.tasks.swap_remove(index));
         match step {
-            Step::Stage(child, job) => {
-                child.kill();
+            Step::Stage(_, job) => {
+                ended.kill_born();
                 verbs::finish(self, job, Ended { is_clean: false, ..ended }, Err(why));
             }
             Step::Starting(container) => verbs::start::give_up(self, container, ended, why),

@@ -7,8 +7,13 @@ use crate::sandbox::Lifecycle;
 use crate::supervisor::Shim;
 use crate::task::{Job, Step};
 use shim_protocol::{Event, Exit, Process};
-use std::time::{SystemTime, UNIX_EPOCH};
-use sys::process::Exit as Status;
+use std::collections::VecDeque;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use sys::Errno;
+use sys::process::{Exit as Status, Pid};
+
+/// So many children are remembered that nobody has claimed; one that will be was reaped moments ago.
+const UNCLAIMED_LIMIT: usize = 1024;
 
 /// A child that was reaped.
 #[derive(Debug, Clone, Copy)]
@@ -57,22 +62,44 @@ impl Shim {
         // A process that ends within a millisecond is reaped before its stage child's report is read.
         self.hear_all();
         if !self.known_child_ended(ended) && self.tasks.iter().any(makes_processes) {
-            self.unclaimed.push(ended);
+            if self.unclaimed.len() == UNCLAIMED_LIMIT {
+                self.unclaimed.pop_front();
+            }
+            self.unclaimed.push_back((Instant::now(), ended));
         }
     }
 
-    /// A child that a stage child has just told of may have ended already.
+    /// A child that a stage child has just told of may have ended already. Its number alone says nothing: an orphan that
+    /// had it before may have ended too.
     pub(crate) fn claim(&mut self, process: Process) {
-        if let Some(index) = self.unclaimed.iter().position(|ended| ended.pid == process.pid) {
-            let ended = self.unclaimed.swap_remove(index);
+        if !self.is_reaped(process) {
+            return;
+        }
+        // Of several that had the number it is the last: it can't have been given away since.
+        if let Some(index) = self.unclaimed.iter().rposition(|(_, ended)| ended.pid == process.pid)
+            && let Some((_, ended)) = self.unclaimed.remove(index)
+        {
             self.known_child_ended(ended);
         }
     }
 
+    /// Whether a child of ours has ended and was reaped: until then nobody else has its number, and its start time tells it
+    /// from whoever has it afterwards.
+    fn is_reaped(&self, process: Process) -> bool {
+        let child = sys::process::Process { pid: Pid::from_raw(process.pid), start_time: process.start_time };
+        child.open().is_err_and(|error| error.is(Errno::ESRCH))
+    }
+
     /// Children that no stage child can claim any more are orphans: nobody wants to know.
     pub(crate) fn forget_unclaimed(&mut self) {
-        if !self.tasks.iter().any(makes_processes) {
-            self.unclaimed = Vec::new();
+        let stages = self.tasks.iter().filter(|task| makes_processes(task));
+        let oldest = stages.filter_map(|task| match &task.step {
+            Step::Stage(child, _) => Some(child.begun()),
+            _ => None,
+        });
+        match oldest.min() {
+            Some(oldest) => self.unclaimed.retain(|(at, _)| *at >= oldest),
+            None => self.unclaimed = VecDeque::new(),
         }
     }
 

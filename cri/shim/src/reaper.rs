@@ -8,6 +8,7 @@
 //! get any, its system calls are filtered as a container's, and it is not dumpable.
 
 use crate::failure::{failure, internal};
+use oci_runtime::cgroup::Cgroup;
 use oci_runtime::seccomp;
 use shim_protocol::{Failure, Process, Reaper};
 use std::fs::File;
@@ -25,11 +26,18 @@ const NOBODY: u32 = 65534;
 /// Starts it, as the child of the caller's parent. Gives the process, its pidfd, and the end of the pipe that keeps it
 /// alive. For stage children.
 pub(crate) fn start(reaper: &Reaper) -> Result<(Process, OwnedFd, OwnedFd), Failure> {
-    let fail = |tried: &'static str| move |error: sys::Error| internal(tried, &error);
     let layout = crate::cgroups::layout()?;
     let no_limits = oci_runtime::cgroup::Resources::default();
-    let cgroup = oci_runtime::cgroup::Cgroup::create(&layout, &reaper.cgroup, &no_limits)
+    let cgroup = Cgroup::create(&layout, &reaper.cgroup, &no_limits)
         .map_err(|error| internal(format_args!("make the reaper's cgroup {}", reaper.cgroup), &error))?;
+    start_in(&cgroup, reaper).inspect_err(|_| {
+        // The failure that led here is the one to tell.
+        let _ = cgroup.delete();
+    })
+}
+
+fn start_in(cgroup: &Cgroup, reaper: &Reaper) -> Result<(Process, OwnedFd, OwnedFd), Failure> {
+    let fail = |tried: &'static str| move |error: sys::Error| internal(tried, &error);
     let program = filter()?;
     let (lifeline, held) = sys::fd::pipe().map_err(fail("make the reaper's pipe"))?;
     let (report, reporter) = sys::fd::pipe().map_err(fail("make the reaper's pipe"))?;

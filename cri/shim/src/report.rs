@@ -18,6 +18,9 @@ pub(crate) enum Note {
     /// Where the container that is being created will be, told before anything of it is made, so that what a killed
     /// stage child leaves behind can be found.
     Place(Place),
+    /// The cgroup at that place is the container's: it was made, or was there and unused. Not before, or what is there
+    /// may be a stranger's.
+    CgroupMade,
 }
 
 /// One datagram.

@@ -8,12 +8,13 @@ use crate::failure::internal;
 use crate::process::Inherited;
 use crate::report::{Note, Outcome, Report};
 use shim_protocol::{CodecError, Failure, MAX_MESSAGE, decode, encode};
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use sys::Errno;
-use sys::process::{Fork, PidFd};
+use sys::process::{CloneArgs, Fork, PidFd};
 use sys::signal::Signal;
 
 /// A running stage child.
@@ -21,10 +22,13 @@ use sys::signal::Signal;
 pub(crate) struct StageChild {
     /// Our child, so until we reap it the number is its own.
     pub(crate) pid: i32,
-    pidfd: PidFd,
+    /// There is always one: it was asked for.
+    pidfd: Option<PidFd>,
     reports: OwnedFd,
     notes: File,
     begun: Instant,
+    /// Its socket is at its end; its own end is told by a signal.
+    silent: bool,
 }
 
 /// What a stage child's work gives: the outcome and the fds beside it.
@@ -45,15 +49,17 @@ pub(crate) fn spawn(
     for fd in [&reports, &notes, &notebook] {
         sys::fd::set_nonblocking(fd, true).map_err(connect)?;
     }
-    match sys::process::fork().map_err(|error| internal("fork a stage", &error))? {
+    // With its pidfd, and so killable, from the moment that it exists.
+    let arguments = CloneArgs { pidfd: true, ..CloneArgs::default() };
+    match sys::process::clone3(&arguments).map_err(|error| internal("fork a stage", &error))? {
         Fork::Child => {
-            run(inherited, fds, Reporter { socket, notebook: File::from(notebook), begun }, work);
+            run(inherited, fds, Reporter::new(socket, notebook, begun), work);
             // No destructor may run: the shim's fds are closed here, and their numbers may be taken again.
             sys::process::exit_now(0)
         }
         Fork::Parent(child) => {
-            let pidfd = PidFd::open(child.pid).map_err(|error| internal("watch a stage", &error))?;
-            Ok(StageChild { pid: child.pid.as_raw(), pidfd, reports, notes: File::from(notes), begun })
+            let notes = File::from(notes);
+            Ok(StageChild { pid: child.pid.as_raw(), pidfd: child.pidfd, reports, notes, begun, silent: false })
         }
     }
 }
@@ -92,21 +98,33 @@ pub(crate) struct Reporter {
     socket: OwnedFd,
     notebook: File,
     begun: Instant,
+    /// How many bytes of stages are noted.
+    noted: Cell<usize>,
 }
 
+/// The most bytes of stages that are noted: the pipe holds 64 KiB, and what is to be cleaned up has to fit in too.
+const NOTED_LIMIT: usize = 48 * 1024;
+
 impl Reporter {
+    fn new(socket: OwnedFd, notebook: OwnedFd, begun: Instant) -> Self {
+        Self { socket, notebook: File::from(notebook), begun, noted: Cell::new(0) }
+    }
+
     /// The next stage begins.
     pub(crate) fn stage(&self, name: &str) {
         let at = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.note(&Note::Stage { name: name.to_owned(), at });
+        let name = crate::stages::cut(name).to_owned();
+        if self.noted.get() < NOTED_LIMIT {
+            self.noted.set(self.noted.get() + self.note(&Note::Stage { name, at }));
+        }
     }
 
-    /// Leaves a note, for the case that the stage fails.
-    pub(crate) fn note(&self, note: &Note) {
-        if let Ok(mut line) = serde_json::to_vec(note) {
-            line.push(b'\n');
-            let _ = (&self.notebook).write(&line);
-        }
+    /// Leaves a note, for the case that the stage fails; how many bytes it has.
+    pub(crate) fn note(&self, note: &Note) -> usize {
+        let Ok(mut line) = serde_json::to_vec(note) else { return 0 };
+        line.push(b'\n');
+        // Up to PIPE_BUF bytes go in whole or not at all (pipe(7)).
+        (&self.notebook).write(&line).unwrap_or(0)
     }
 
     /// Sends one report. If the shim is gone there is nobody to tell, and the child dies with it.
@@ -120,15 +138,28 @@ impl Reporter {
 impl StageChild {
     /// The next report, with its fds; `None` when there is none now. A stage child that ends without one is told of by its
     /// parent's signal.
-    pub(crate) fn next_report(&self, buffer: &mut [u8]) -> Result<Option<(Report, Vec<OwnedFd>)>, Failure> {
+    pub(crate) fn next_report(&mut self, buffer: &mut [u8]) -> Result<Option<(Report, Vec<OwnedFd>)>, Failure> {
         let (length, fds) = match sys::socket::recv(&self.reports, &mut buffer[..MAX_MESSAGE]) {
-            Ok((0, _)) => return Ok(None),
+            Ok((0, _)) => {
+                self.silent = true;
+                return Ok(None);
+            }
             Ok(received) => received,
             Err(error) if error.is(Errno::EAGAIN) || error.is(Errno::EINTR) => return Ok(None),
             Err(error) => return Err(internal("hear from the stage's process", &error)),
         };
         let report = decode(&buffer[..length]).map_err(|error: CodecError| internal("understand the stage", &error))?;
         Ok(Some((report, fds)))
+    }
+
+    /// Nothing more will be reported. Its end may take long: the last close of a log file can hang.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent
+    }
+
+    /// When it was started.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
     }
 
     /// All notes so far, and when each stage began.
@@ -139,14 +170,14 @@ impl StageChild {
         let notes = text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
         let begun = |note: &Note| match note {
             Note::Stage { at, .. } => self.begun + Duration::from_micros(*at),
-            Note::Place(_) => self.begun,
+            Note::Place(_) | Note::CgroupMade => self.begun,
         };
         notes.map(|note| (begun(&note), note)).collect()
     }
 
     /// Kills it. One that hangs inside the kernel dies when that lets go of it; nothing waits for that.
     pub(crate) fn kill(&self) {
-        let _ = self.pidfd.send_signal(Signal::SIGKILL);
+        let _ = self.pidfd.as_ref().map(|pidfd| pidfd.send_signal(Signal::SIGKILL));
     }
 }
 

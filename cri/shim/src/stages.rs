@@ -25,7 +25,7 @@ impl Stages {
     /// Another stage begins, the one before is over.
     pub(crate) fn next(&mut self, name: &str, now: Instant) {
         if self.begun.len() < STAGES_LIMIT {
-            self.begun.push((name[..name.floor_char_boundary(NAME_LIMIT)].to_owned(), now));
+            self.begun.push((cut(name).to_owned(), now));
         }
     }
 
@@ -43,6 +43,11 @@ impl Stages {
         });
         told.collect()
     }
+}
+
+/// As much of a name as is kept.
+pub(crate) fn cut(name: &str) -> &str {
+    &name[..name.floor_char_boundary(NAME_LIMIT)]
 }
 
 #[cfg(test)]

@@ -11,8 +11,12 @@ pub(crate) fn read(status: &mut File, buffer: &mut [u8]) -> Option<Result<(), Fa
     let length = match status.read(buffer) {
         Ok(length) => length,
         Err(error) if matches!(error.kind(), IoErrorKind::WouldBlock | IoErrorKind::Interrupted) => return None,
-        // The channel is a socket: a process that died before it spoke may reset it.
-        Err(_) => 0,
+        // The channel is a socket, which is reset when the process ends with the start's byte unread (af_unix.c,
+        // unix_release_sock): its program never ran. The byte is read before anything is executed.
+        Err(error) => {
+            let unheard = format_args!("its first process ended before the program ran: {error}");
+            return Some(Err(failure(ErrorKind::Start, unheard)));
+        }
     };
     Some(StartError::from_status(&buffer[..length]).map_or(Ok(()), |error| Err(refusal(&error))))
 }

@@ -1,7 +1,9 @@
 //! The shim's state and its loop, which only polls, copies and reaps.
 //!
 //! Whatever could wait is done by a stage child ([`crate::stage`]); the loop itself never blocks but in `poll`, and
-//! with nothing to do it never wakes: there is a timeout only while a verb is under way.
+//! with nothing to do it never wakes: there is a timeout only while a verb is under way. One thing it does wait for: a
+//! log is written and closed here, so the file system that holds the pods' logs has to answer. On one that doesn't, the
+//! pod stands still, as its containers would on their next write.
 
 use crate::connection::Connection;
 use crate::container::{Container, Life, Missing};
@@ -12,13 +14,18 @@ use crate::process::Inherited;
 use crate::sandbox::Lifecycle;
 use crate::state_dir::StateDir;
 use crate::task::{Step, Task};
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
+use sys::Errno;
 use sys::poll::{Interest, poll};
 use sys::signal::SignalFd;
 
 /// How long a shim that nobody is connected to waits for its sandbox to be started.
 const ABANDONED: Duration = Duration::from_secs(60);
+
+/// How long the shim does without what the kernel refuses it for want of fds or memory.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Where reads go. Only pages that a read has reached cost memory: an allocation above malloc's `M_MMAP_THRESHOLD`
 /// (128 KiB) is a mapping of its own, which comes zeroed and untouched.
@@ -41,7 +48,7 @@ pub(crate) struct Shim {
     /// Verbs under way.
     pub(crate) tasks: Vec<Task>,
     /// Children that ended before the stage child that made them could say what they are.
-    pub(crate) unclaimed: Vec<crate::reap::Ended>,
+    pub(crate) unclaimed: VecDeque<(Instant, crate::reap::Ended)>,
     /// Daemons.
     pub(crate) connections: Vec<Connection>,
     /// What is read goes here, one read at a time.
@@ -49,6 +56,12 @@ pub(crate) struct Shim {
     /// What stage children have again of what the shim was started with.
     pub(crate) inherited: Inherited,
     listener: OwnedFd,
+    /// The last connection could not be accepted.
+    deaf: bool,
+    /// Until when no other is tried.
+    deaf_until: Option<Instant>,
+    /// The last poll failed.
+    blind: bool,
     signals: SignalFd,
     /// Since when nobody has been connected.
     alone_since: Instant,
@@ -80,30 +93,33 @@ impl Shim {
             containers: Vec::new(),
             execs: Vec::new(),
             tasks: Vec::new(),
-            unclaimed: Vec::new(),
+            unclaimed: VecDeque::new(),
             connections: Vec::new(),
             buffer: vec![0; BUFFER],
             inherited,
             listener,
+            deaf: false,
+            deaf_until: None,
+            blind: false,
             signals,
             alone_since: Instant::now(),
             last_key: 0,
         }
     }
 
-    /// Serves until the sandbox has ended.
-    pub(crate) fn run(&mut self) -> sys::Result<()> {
+    /// Serves until the sandbox has ended. No failure ends it before: the pod would end with it.
+    pub(crate) fn run(&mut self) {
         while !self.is_over() {
-            for (token, happened) in self.poll()? {
+            for (token, happened) in self.wait() {
                 self.handle(token, happened);
             }
             let now = Instant::now();
+            self.deaf_until = self.deaf_until.filter(|until| *until > now);
             self.expire(now);
             self.end_patience(now);
             self.advance();
         }
         self.say_goodbye();
-        Ok(())
     }
 
     /// A number that no other thing of this shim has.
@@ -124,12 +140,34 @@ impl Shim {
         self.connections.is_empty() && self.tasks.is_empty()
     }
 
+    /// What is ready. When the kernel can't poll all (ENOMEM, or EINVAL with more fds than we may have), only children's ends
+    /// are waited for, for a moment.
+    fn wait(&mut self) -> Vec<(Token, Interest)> {
+        match self.poll() {
+            Ok(happened) => {
+                self.blind = false;
+                happened
+            }
+            Err(error) => {
+                if !self.blind {
+                    note(format_args!("wait for something to happen: {}; trying again", chain(&error)));
+                }
+                self.blind = true;
+                let mut set = PollSet::default();
+                set.add(self.signals.as_fd(), Interest::READ, Token::Signals);
+                set.wait(Some(PAUSE)).unwrap_or_default()
+            }
+        }
+    }
+
     /// Waits until something is ready or due. What tells of processes that exist comes before what tells of their
     /// end.
     fn poll(&self) -> sys::Result<Vec<(Token, Interest)>> {
         let mut set = PollSet::default();
         for task in &self.tasks {
-            if let Step::Stage(child, _) = &task.step {
+            if let Step::Stage(child, _) = &task.step
+                && !child.is_silent()
+            {
                 set.add(child.as_fd(), Interest::READ, Token::Task(task.key));
             }
         }
@@ -143,7 +181,9 @@ impl Shim {
             let writable = if connection.is_backed_up() { Interest::WRITE } else { Interest::empty() };
             set.add(connection.as_fd(), Interest::READ | writable, Token::Connection(connection.key));
         }
-        set.add(self.listener.as_fd(), Interest::READ, Token::Listener);
+        if self.deaf_until.is_none() {
+            set.add(self.listener.as_fd(), Interest::READ, Token::Listener);
+        }
         set.add(self.signals.as_fd(), Interest::READ, Token::Signals);
         set.wait(self.timeout(Instant::now()))
     }
@@ -160,7 +200,7 @@ impl Shim {
         });
         let abandoned = matches!(self.lifecycle, Lifecycle::Fresh).then_some(self.alone_since + ABANDONED);
         let abandoned = abandoned.filter(|_| self.is_alone());
-        let next = tasks.chain(endings).chain(abandoned).min()?;
+        let next = tasks.chain(endings).chain(abandoned).chain(self.deaf_until).min()?;
         Some(next.saturating_duration_since(now))
     }
 
@@ -173,7 +213,8 @@ impl Shim {
                 self.with_container(container, |container| container.stdio.feed(client));
             }
             Token::ClientOutput(container, client, stream) => self.with_container(container, |container| {
-                if happened.contains(Interest::ERROR) {
+                // A pipe without a reader is an error, a socket or a terminal that the other side closed hangs up.
+                if happened.intersects(Interest::ERROR | Interest::HANGUP) {
                     container.stdio.lose(client);
                 } else {
                     container.stdio.flush_client(client, stream);
@@ -211,8 +252,18 @@ impl Shim {
     fn accept(&mut self) {
         let socket = match sys::socket::accept(&self.listener) {
             Ok(socket) => socket,
-            Err(error) => return note(format_args!("accept a connection: {}", chain(&error))),
+            // Whoever connected is gone again.
+            Err(error) if error.is(Errno::EAGAIN) || error.is(Errno::ECONNABORTED) => return,
+            Err(error) => {
+                // It stays in the listener's queue: without a pause the loop would spin, and fill our log, which is memory.
+                self.deaf_until = Some(Instant::now() + PAUSE);
+                if !std::mem::replace(&mut self.deaf, true) {
+                    note(format_args!("accept a connection: {}; trying again", chain(&error)));
+                }
+                return;
+            }
         };
+        self.deaf = false;
         let _ = sys::fd::set_nonblocking(&socket, true);
         match sys::socket::peer_credentials(&socket) {
             Ok(peer) if peer.uid == 0 => {

@@ -4,7 +4,6 @@ use crate::stage::StageChild;
 use crate::stages::Stages;
 use std::time::Instant;
 use sys::process::PidFd;
-use sys::signal::Signal;
 
 /// A verb, or a piece of the shim's own work, that takes more than a turn of the loop.
 #[derive(Debug)]
@@ -21,15 +20,6 @@ pub(crate) struct Task {
     pub(crate) step: Step,
     /// What its stage child has cloned and not handed over yet: nobody else would end it.
     pub(crate) born: Option<PidFd>,
-}
-
-impl Task {
-    /// Kills what would be left of a stage child that can't finish.
-    pub(crate) fn kill_born(&self) {
-        if let Some(born) = &self.born {
-            let _ = born.send_signal(Signal::SIGKILL);
-        }
-    }
 }
 
 /// A request, by the keys of those who wait for its reply.
@@ -71,6 +61,8 @@ pub(crate) enum Job {
     Plain,
     /// The death of all that shares the cgroup of an ended container.
     Sweep(u64),
+    /// The death of all that is left of a container that could not be created, and the removal of its cgroup.
+    Abandon(u64),
     /// The removal of an ended container's cgroup.
     Delete(u64),
     /// The removal of all cgroups of the sandbox.

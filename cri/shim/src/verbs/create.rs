@@ -23,7 +23,7 @@ use std::time::Duration;
 use sys::process::PidFd;
 
 /// The most containers of one pod: [`shim_protocol::State`] tells them all in one message.
-const CONTAINERS_LIMIT: usize = 200;
+pub(super) const CONTAINERS_LIMIT: usize = 200;
 
 pub(super) fn begin(shim: &mut Shim, request: Request, create: Create) -> Begun {
     check(shim, &create)?;
@@ -88,6 +88,7 @@ fn make(create: &Create, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
     let plan = plan(&spec)?;
     let terminal = plan.process.terminal;
     let place = place(&plan)?;
+    reporter.note(&Note::Place(place.clone()));
     crate::sources::prepare(&create.sources, reporter)?;
     let log = create.log_path.as_ref().map(|path| {
         reporter.stage(&format!("open log {}", path.display()));
@@ -96,10 +97,13 @@ fn make(create: &Create, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
     let log = log.transpose()?;
     let pipes = Pipes::new(terminal, create.stdin)?;
 
-    reporter.note(&Note::Place(place.clone()));
     let mut progress = |name: &str| reporter.stage(name);
     let mut born = |_: i32, pidfd: BorrowedFd<'_>| reporter.send(&Report::Born, &[pidfd]);
+    let mut cgroup_made = || {
+        reporter.note(&Note::CgroupMade);
+    };
     let mut inputs = Inputs::new(Root::Mount(rootfs), &mut progress);
+    inputs.cgroup_made = Some(&mut cgroup_made);
     inputs.stdio = pipes.theirs;
     inputs.seccomp = seccomp;
     inputs.parent = Parent::CallersParent;
@@ -194,7 +198,15 @@ fn watch_oom(place: &Place) -> Option<[OwnedFd; 2]> {
 /// The stage child has made the container, or not.
 pub(super) fn finish(shim: &mut Shim, key: u64, ended: Ended, result: Result) {
     let result = match result {
-        Ok((Outcome::Created(told), fds)) => adopt(shim, key, &told, fds).map(|()| told.process),
+        Ok((Outcome::Created(told), fds)) => {
+            let adopted = adopt(shim, key, &told, fds);
+            if let (Err(_), Some(container)) = (&adopted, shim.container_of(key)) {
+                // What was made is there all the same, and has to be removed.
+                container.has_cgroup = true;
+                container.place = Some(told.place);
+            }
+            adopted.map(|()| told.process)
+        }
         Ok(_) => Err(super::unexpected()),
         Err(failure) => Err(failure),
     };
@@ -204,6 +216,9 @@ pub(super) fn finish(shim: &mut Shim, key: u64, ended: Ended, result: Result) {
             shim.claim(process);
         }
         Err(failure) => {
+            if !ended.is_clean {
+                ended.kill_born();
+            }
             abandon(shim, key, ended.is_clean);
             shim.answer(ended, Err(failure));
         }
@@ -237,6 +252,7 @@ fn adopt(shim: &mut Shim, key: u64, told: &NewContainer, fds: Vec<OwnedFd>) -> s
     let oom = if told.oom { Some([next()?, next()?]) } else { None };
     if let Some(container) = shim.container_of(key) {
         stdio.stdin_once = container.stdio.stdin_once;
+        container.has_cgroup = true;
         container.place = Some(told.place.clone());
         container.stdio = stdio;
         container.oom = oom.map(oci_runtime::cgroup::OomWatch::from_fds);
@@ -245,19 +261,38 @@ fn adopt(shim: &mut Shim, key: u64, told: &NewContainer, fds: Vec<OwnedFd>) -> s
     Ok(())
 }
 
-/// Forgets a container that could not be created. A stage child that failed has cleaned up; one that was killed has
+/// Gives up a container that could not be created. A stage child that failed has cleaned up; one that was killed has
 /// left what [`Place`] tells, and its container waits behind a gate that nobody can open, or hangs.
 fn abandon(shim: &mut Shim, key: u64, is_clean: bool) {
-    let Some(index) = shim.containers.iter().position(|container| container.key == key) else { return };
-    let container = shim.containers.swap_remove(index);
-    let Some(cgroup) = container.cgroup().filter(|_| !is_clean).map(str::to_owned) else { return };
-    let order = Order::own(SWEEP + Duration::from_secs(1), Job::Plain);
+    let Some(container) = shim.container_of(key) else { return };
+    let Some(cgroup) = container.cgroup().filter(|_| !is_clean).map(str::to_owned) else { return forget(shim, key) };
+    let is_its_own = container.has_cgroup;
+    container.life = Life::Abandoned { given_up: false };
+    let order = Order::own(SWEEP + Duration::from_secs(1), Job::Abandon(key));
     let begun = shim.begin_stage(order, Vec::new(), move |_, _| {
-        kill_all(&cgroup, SWEEP)?;
-        crate::cgroups::delete(&cgroup)?;
+        if is_its_own {
+            kill_all(&cgroup, SWEEP)?;
+            crate::cgroups::delete(&cgroup)?;
+        } else {
+            // What was made of it has nobody in it. If somebody is in there, it is a stranger's and stays.
+            let _ = crate::cgroups::delete(&cgroup);
+        }
         Ok((Outcome::Done, Vec::new()))
     });
     if let Err(failure) = begun {
-        note(format_args!("clean up after container {}: {failure}", container.id));
+        cleaned_up(shim, key, Err(failure));
     }
+}
+
+/// Nothing is left of an abandoned container, or what is left can't be removed now.
+pub(super) fn cleaned_up(shim: &mut Shim, key: u64, result: std::result::Result<(), Failure>) {
+    let Err(failure) = result else { return forget(shim, key) };
+    if let Some(container) = shim.container_of(key) {
+        note(format_args!("clean up after container {}: {failure}", container.id));
+        container.life = Life::Abandoned { given_up: true };
+    }
+}
+
+fn forget(shim: &mut Shim, key: u64) {
+    shim.containers.retain(|container| container.key != key);
 }

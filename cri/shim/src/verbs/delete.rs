@@ -2,6 +2,7 @@
 
 use super::{Begun, Request};
 use crate::container::Life;
+use crate::ending::{SWEEP, kill_all};
 use crate::failure::failure;
 use crate::progress::{Ended, Order, Result};
 use crate::report::Outcome;
@@ -15,7 +16,8 @@ pub(super) fn begin(shim: &mut Shim, request: Request, delete: &Delete) -> Begun
     let id = &delete.container;
     let container = shim.container(id)?;
     let key = container.key;
-    let lives = container.first().is_some() || matches!(container.life, Life::Creating);
+    let lives =
+        container.first().is_some() || matches!(container.life, Life::Creating | Life::Abandoned { given_up: false });
     if lives && !delete.force {
         return Err(failure(ErrorKind::Running, format_args!("container {id} has not ended")));
     }
@@ -33,11 +35,16 @@ pub(crate) fn remove(shim: &mut Shim, key: u64, ended: Ended) {
         return shim.answer(ended, Ok(Answer::Done));
     };
     let cgroup = container.cgroup().map(str::to_owned);
+    let is_left_over = matches!(container.life, Life::Abandoned { .. }) && container.has_cgroup;
     let Ended { call, deadline, stages, .. } = ended;
     let order = Order { call, deadline, stages, job: Job::Delete(key) };
     let begun = shim.begin_stage(order, Vec::new(), move |_, reporter| {
         reporter.stage("remove the cgroup");
-        cgroup.map_or(Ok(()), |cgroup| crate::cgroups::delete(&cgroup))?;
+        let Some(cgroup) = cgroup else { return Ok((Outcome::Done, Vec::new())) };
+        if is_left_over {
+            kill_all(&cgroup, SWEEP)?;
+        }
+        crate::cgroups::delete(&cgroup)?;
         Ok((Outcome::Done, Vec::new()))
     });
     if let (Some(call), Err(failure)) = (call, begun) {
@@ -61,9 +68,11 @@ impl Shim {
     pub(super) fn end(&mut self, key: u64) {
         self.kill_first(key);
         let is_it = |step: &Step| matches!(step, Step::Stage(_, Job::Create(container)) if *container == key);
-        if let Some(index) = self.tasks.iter().position(|task| is_it(&task.step)) {
+        if let Some(task) = self.tasks.iter().find(|task| is_it(&task.step)).map(|task| task.key) {
             let deleted = failure(ErrorKind::NotRunning, "the container was deleted while it was being created");
-            self.give_up(index, deleted);
+            self.give_up(task, deleted);
+            // It may have been finished at the last moment.
+            self.kill_first(key);
         }
     }
 }

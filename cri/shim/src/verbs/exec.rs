@@ -12,10 +12,15 @@ use crate::supervisor::Shim;
 use crate::task::{Job, Step};
 use oci_runtime::{ExecInputs, Parent, ProcessPlan, StdioFds, Target};
 use shim_protocol::{Answer, ErrorKind, Exec, Failure, Process};
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::time::Instant;
-use sys::process::PidFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+use sys::Errno;
+use sys::poll::{Interest, poll};
+use sys::process::{Pid, PidFd};
 use sys::signal::Signal;
+
+/// How long the end of a container may take that an exec has met.
+const ENDING: Duration = Duration::from_millis(100);
 
 pub(super) fn begin(shim: &mut Shim, request: Request, exec: Exec) -> Begun {
     let id = &exec.container;
@@ -71,13 +76,26 @@ fn run(exec: &Exec, target: &Target, fds: Vec<OwnedFd>, reporter: &Reporter) -> 
     inputs.best_effort_oom_score = true;
     inputs.best_effort_rlimits = true;
     inputs.born = Some(&mut born);
-    let created = oci_runtime::exec(plan, target, inputs).map_err(|error| super::runtime_failure(&error))?;
+    let created = oci_runtime::exec(plan, target, inputs).map_err(|error| match has_ended(target) {
+        true => {
+            failure(ErrorKind::NotRunning, format_args!("container {} has ended: {}", exec.container, chain(&error)))
+        }
+        false => super::runtime_failure(&error),
+    })?;
 
     let process = Process { pid: created.pid, start_time: created.start_time };
     let mut fds = vec![super::pidfd(created.pidfd, created.pid)?, created.status];
     let terminal = created.console.is_some();
     fds.extend(created.console);
     Ok((Outcome::Executed { process, terminal }, fds))
+}
+
+/// Whether a container that could not be joined is at its end. Its PID namespace takes no more processes from the moment that
+/// its first one begins to exit, which takes until the others have died: hence a moment's patience.
+fn has_ended(target: &Target) -> bool {
+    let first = sys::process::Process { pid: Pid::from_raw(target.pid), start_time: target.start_time };
+    let ended = first.open().and_then(|pidfd| poll(&[(pidfd.as_fd(), Interest::READ)], Some(ENDING)));
+    ended.map_or_else(|error| error.is(Errno::ESRCH), |happened| happened.iter().any(|happened| !happened.is_empty()))
 }
 
 /// The stage child has made the process, or not.
@@ -97,6 +115,9 @@ pub(super) fn finish(shim: &mut Shim, key: u64, ended: Ended, result: Result) {
             shim.claim(process);
         }
         Err(failure) => {
+            if !ended.is_clean {
+                ended.kill_born();
+            }
             shim.execs.retain(|exec| exec.key != key);
             shim.answer(ended, Err(failure));
         }

@@ -75,6 +75,7 @@ pub(crate) fn finish(shim: &mut Shim, job: Job, ended: Ended, result: Result) {
         Job::ReopenLog(container) => reopen_log::finish(shim, container, ended, result),
         Job::Plain => shim.answer(ended, result.map(|_| Answer::Done)),
         Job::Sweep(container) => shim.swept(container, result.map(|_| ())),
+        Job::Abandon(container) => create::cleaned_up(shim, container, result.map(|_| ())),
         Job::Delete(container) => delete::finish(shim, container, ended, result),
         Job::StopSandbox => stop_sandbox::finish(shim, ended, result),
     }

@@ -1,7 +1,8 @@
 //! `StartSandbox`: the shim enters the pod's namespaces, makes its shared memory and starts its reaper.
 
 use super::{Begun, Request};
-use crate::failure::{failure, internal};
+use crate::ending::SWEEP;
+use crate::failure::{chain, failure, internal, note};
 use crate::progress::{Ended, Order, Result};
 use crate::report::Outcome;
 use crate::sandbox::{Lifecycle, Reaper, RunningSandbox};
@@ -12,11 +13,15 @@ use crate::task::Job;
 use shim_protocol::{Answer, ErrorKind, Failure, Process, Sandbox, SandboxProcess};
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 use sys::netlink::route::{self, RouteSocket};
 use sys::process::{CloneFlags, PidFd};
 
 /// The index of `lo`: the first link of every network namespace.
 const LOOPBACK: u32 = 1;
+
+/// The most bytes that a sandbox may take up in [`shim_protocol::State`], beside all containers.
+pub(super) const SANDBOX_LIMIT: usize = 8 * 1024;
 
 /// The value of `net.ipv4.ip_unprivileged_port_start` and the like is set where the calling process is, so the shim has
 /// to be in the pod's namespaces before its stage child writes them.
@@ -24,10 +29,18 @@ pub(super) fn begin(shim: &mut Shim, request: Request, sandbox: Sandbox) -> Begu
     if !matches!(shim.lifecycle, Lifecycle::Fresh) {
         return Err(failure(ErrorKind::Exists, "the sandbox was started before"));
     }
+    if serde_json::to_vec(&sandbox).map_or(usize::MAX, |told| told.len()) > SANDBOX_LIMIT {
+        let message = format_args!("the sandbox takes more than {SANDBOX_LIMIT} bytes to tell: too many sysctls");
+        return Err(failure(ErrorKind::Invalid, message));
+    }
     let result = enter(shim, &sandbox).and_then(|shared_memory| {
         let asked = sandbox.clone();
         let order = Order::new(request.call, request.deadline, Job::StartSandbox);
-        shim.begin_stage(order, Vec::new(), move |_, reporter| prepare(&asked, reporter))?;
+        if let Err(failure) = shim.begin_stage(order, Vec::new(), move |_, reporter| prepare(&asked, reporter)) {
+            // The stage's failure is the one to tell.
+            let _ = shared_memory.map(|shared_memory| shared_memory.remove(&shim.dir));
+            return Err(failure);
+        }
         Ok(Lifecycle::Starting(Box::new((sandbox, shared_memory))))
     });
     match result {
@@ -95,9 +108,30 @@ pub(super) fn finish(shim: &mut Shim, ended: Ended, result: Result) {
             }
         }
         Err(failure) => {
-            shim.lifecycle = Lifecycle::Over;
+            undo(shim, &ended);
             shim.answer(ended, Err(failure));
         }
+    }
+}
+
+/// Removes what a sandbox that could not be started has left on the host. A stage child that failed has removed the reaper's
+/// cgroup itself.
+fn undo(shim: &mut Shim, ended: &Ended) {
+    ended.kill_born();
+    let Lifecycle::Starting(starting) = std::mem::replace(&mut shim.lifecycle, Lifecycle::Over) else { return };
+    let (sandbox, shared_memory) = *starting;
+    if let Some(Err(error)) = shared_memory.map(|shared_memory| shared_memory.remove(&shim.dir)) {
+        note(format_args!("unmount the pod's /dev/shm: {}", chain(&error)));
+    }
+    let Some(reaper) = sandbox.reaper.filter(|_| !ended.is_clean) else { return };
+    let order = Order::own(SWEEP + Duration::from_secs(1), Job::Plain);
+    let begun = shim.begin_stage(order, Vec::new(), move |_, _| {
+        // It ends with its stage child, which held the other end of its pipe.
+        crate::cgroups::delete(&reaper.cgroup)?;
+        Ok((Outcome::Done, Vec::new()))
+    });
+    if let Err(failure) = begun {
+        note(format_args!("remove the reaper's cgroup: {failure}"));
     }
 }
 
@@ -107,10 +141,7 @@ fn running(
     reaper: Option<Process>,
     fds: Vec<OwnedFd>,
 ) -> std::result::Result<(SandboxProcess, Option<OwnedFd>), Failure> {
-    let Lifecycle::Starting(starting) = std::mem::replace(&mut shim.lifecycle, Lifecycle::Over) else {
-        return Err(super::unexpected());
-    };
-    let (config, shared_memory) = *starting;
+    let Lifecycle::Starting(starting) = &shim.lifecycle else { return Err(super::unexpected()) };
     let mut fds = fds.into_iter();
     let reaper = match (reaper, fds.next(), fds.next()) {
         (None, _, _) => None,
@@ -119,11 +150,15 @@ fn running(
         }
         _ => return Err(super::too_few_fds()),
     };
-    let network = config.network.then(|| File::open("/proc/self/ns/net")).transpose();
+    let network = starting.0.network.then(|| File::open("/proc/self/ns/net")).transpose();
     let network = network.map_err(|error| internal("open the pod's network namespace", &error))?;
     let own = crate::process::own().map_err(|error| internal("find out who we are", &error))?;
     let processes = SandboxProcess { shim: own, reaper: reaper.as_ref().map(|reaper| reaper.process) };
     let told = processes.clone();
+    let Lifecycle::Starting(starting) = std::mem::replace(&mut shim.lifecycle, Lifecycle::Over) else {
+        return Err(super::unexpected());
+    };
+    let (config, shared_memory) = *starting;
     let running = RunningSandbox { config, processes, reaper, shared_memory, stopping: false };
     shim.lifecycle = Lifecycle::Running(Box::new(running));
     Ok((told, network.map(OwnedFd::from)))
