@@ -126,7 +126,7 @@ fn an_add_that_is_killed_at_any_point_is_cleaned_up_by_del() {
     let config = network(json!({"ipMasq": true}));
     let pod = node.pod("one");
     let mut kills = 0;
-    for call in ["openat", "write", "linkat", "unlink", "sendto", "recvfrom", "setns"] {
+    for call in ["openat", "write", "renameat2", "unlink", "sendto", "recvfrom", "setns"] {
         for number in 1.. {
             let mut command = node.command(&node.ours, "bridge", "ADD", &pod);
             let program = command.get_program().to_owned();

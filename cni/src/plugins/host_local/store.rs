@@ -10,7 +10,8 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, RenameFlags};
 
 use super::failed;
 use crate::error::{PluginError, code};
@@ -18,7 +19,8 @@ use crate::error::{PluginError, code};
 /// Reservations have some eighty bytes; what is longer was not written by us.
 const RESERVATION_MAX: u64 = 4096;
 
-/// The name of a reservation before it has that of its address. One that is left behind is written over by the next.
+/// The name of a reservation before it has that of its address. One that is left behind is removed by the next, never
+/// written to: a process that was killed between two steps may have given the same file its address's name already.
 const UNFINISHED: &str = ".reserving";
 
 /// A network's directory.
@@ -76,15 +78,27 @@ impl Locked {
             return Ok(false);
         }
         let (new, path) = (self.directory.join(UNFINISHED), self.directory.join(address.to_string()));
-        replace(&new, format!("{id}\r\n{ifname}").as_bytes())?;
-        let linked = std::fs::hard_link(&new, &path).map_err(|error| io_error("create", &path, &error));
-        let _ = std::fs::remove_file(&new);
-        linked?;
+        create_anew(&new, format!("{id}\r\n{ifname}").as_bytes()).map_err(|error| io_error("write", &new, &error))?;
+        if !self.give_name(address)? {
+            return Ok(false);
+        }
         if let Err(error) = self.remember_last(address, set) {
             let _ = std::fs::remove_file(&path);
             return Err(error);
         }
         Ok(true)
+    }
+
+    /// Makes the unfinished reservation that of the address, in one step: at no time has the file two names. False if
+    /// the address is taken.
+    fn give_name(&self, address: Ipv4Addr) -> Result<bool, PluginError> {
+        let directory = File::open(&self.directory).map_err(|error| io_error("open", &self.directory, &error))?;
+        let name = address.to_string();
+        match sys::at::renameat(&directory, UNFINISHED, &directory, &name, RenameFlags::RENAME_NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is(Errno::EEXIST) => Ok(false),
+            Err(error) => Err(PluginError { code: code::IO, ..error.into() }),
+        }
     }
 
     fn remember_last(&self, address: Ipv4Addr, set: usize) -> Result<(), PluginError> {
@@ -188,7 +202,16 @@ impl Reservation {
     }
 }
 
-/// Writes a file anew.
+/// Writes a file that is nobody else's: one that has the name loses it.
+fn create_anew(path: &Path, content: &[u8]) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(content)
+}
+
+/// Writes a file over.
 fn replace(path: &Path, content: &[u8]) -> Result<(), PluginError> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
@@ -232,6 +255,19 @@ mod tests {
         assert_eq!(content(directory.path(), "last_reserved_ip.0"), "10.0.0.2");
         assert_eq!(store.last_reserved(0), Some(address("10.0.0.2")));
         assert_eq!(store.last_reserved(1), None);
+    }
+
+    #[test]
+    fn a_reservation_cut_short_between_its_two_names_keeps_its_owner() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap().lock().unwrap();
+        put(directory.path(), UNFINISHED, "a\r\neth0");
+        std::fs::hard_link(directory.path().join(UNFINISHED), directory.path().join("10.0.0.2")).unwrap();
+        assert!(store.reserve(address("10.0.0.3"), 0, "b", "eth0").unwrap());
+        assert_eq!(content(directory.path(), "10.0.0.2"), "a\r\neth0");
+        store.release("b", "eth0").unwrap();
+        assert!(!store.is_free(address("10.0.0.2")) && store.is_free(address("10.0.0.3")));
+        assert!(!directory.path().join(UNFINISHED).exists());
     }
 
     #[test]
