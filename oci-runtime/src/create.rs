@@ -32,7 +32,7 @@ pub fn create(plan: Plan, mut inputs: Inputs<'_>) -> Result<Created, Error> {
     };
     refuse_missing_capabilities(&plan)?;
     let stdio = without_null(std::mem::take(&mut inputs.stdio))?;
-    let layout = Layout::detect().step(|| "look for cgroups".to_owned())?;
+    let layout = inputs.cgroups.take().map_or_else(Layout::detect, Ok).step(|| "look for cgroups".to_owned())?;
     let path = plan.cgroup.as_ref().ok_or_else(|| Error::Refused("linux.cgroupsPath: none given".to_owned()))?;
     (inputs.progress)("make cgroup");
     let cgroup = Cgroup::create(&layout, &path.to_string(), &plan.resources).step(|| format!("make cgroup {path}"))?;

@@ -3,6 +3,8 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use cgroup::Layout;
+
 /// Everything of [`create`](crate::create) that a config.json can't hold.
 pub struct Inputs<'a> {
     /// The root file system.
@@ -30,6 +32,8 @@ pub struct Inputs<'a> {
     pub program_at_start: bool,
     /// Called with the name of each stage before it begins, for example `open volume /mnt/nfs/data`.
     pub progress: &'a mut dyn FnMut(&str),
+    /// The host's cgroup hierarchies; `None` looks for them, which takes longer the more mounts there are.
+    pub cgroups: Option<Layout>,
     /// Called once the cgroup is there and was found unused: from here on what is in it is the container's.
     pub cgroup_made: Option<&'a mut dyn FnMut()>,
     /// See [`Born`].
@@ -55,6 +59,7 @@ impl<'a> Inputs<'a> {
             preserve_fds: 0,
             program_at_start: false,
             progress,
+            cgroups: None,
             cgroup_made: None,
             born: None,
         }

@@ -4,7 +4,7 @@
 //! then the daemon is told.
 
 use crate::container::{Container, Ending, Life, Missing};
-use crate::failure::{chain, failure, internal, note};
+use crate::failure::{chain, failure, note};
 use crate::log::Change;
 use crate::progress::Order;
 use crate::reap;
@@ -52,8 +52,9 @@ impl Shim {
     /// Kills all that shares the cgroup of an ended container.
     fn sweep(&mut self, key: u64, cgroup: String) {
         let order = Order::own(SWEEP + Duration::from_secs(1), Job::Sweep(key));
-        let begun = self
-            .begin_stage(order, Vec::new(), move |_, _| kill_all(&cgroup, SWEEP).map(|()| (Outcome::Done, Vec::new())));
+        let begun = self.begin_stage(order, Vec::new(), move |_, stage| {
+            stage.cgroups.kill_all(&cgroup, SWEEP).map(|()| (Outcome::Done, Vec::new()))
+        });
         if let Err(failure) = begun {
             note(format_args!("kill what is left of a container: {failure}"));
             self.drain(key);
@@ -139,12 +140,6 @@ impl Shim {
 /// How many processes the OOM killer has killed in the watched cgroup.
 fn kills(oom: &oci_runtime::cgroup::OomWatch) -> u64 {
     oom.kills().ok().flatten().unwrap_or(0)
-}
-
-/// Kills all in a cgroup and waits for it to be empty. For stage children.
-pub(crate) fn kill_all(cgroup: &str, deadline: Duration) -> Result<(), Failure> {
-    let opened = crate::cgroups::open(cgroup)?;
-    opened.kill(deadline).map_err(|error| internal(format_args!("kill all in cgroup {cgroup}"), &error))
 }
 
 /// Notes a change of a log's health.

@@ -69,7 +69,8 @@ fn serve() -> Result<(), Box<dyn Error>> {
     let dir = StateDir::open(std::path::absolute(arguments.dir)?)?;
     let signals = process::detach()?;
     let listener = inherited.map_or_else(|| dir.listen(), Ok)?;
+    let cgroups = cgroups::Cgroups::find()?;
     dir.write_identity(process::own()?)?;
-    Shim::new(dir, listener, signals, process::raise()).run();
+    Shim::new(dir, listener, signals, process::raise(), cgroups).run();
     Ok(())
 }

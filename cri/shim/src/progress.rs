@@ -81,7 +81,7 @@ impl Shim {
         work: impl FnOnce(Vec<OwnedFd>, &Reporter) -> Work,
     ) -> std::result::Result<(), Failure> {
         let Order { call, deadline, stages, job } = order;
-        let child = crate::stage::spawn(&self.inherited, fds, work)?;
+        let child = crate::stage::spawn(&self.inherited, &self.cgroups, fds, work)?;
         self.begin(call, deadline, stages, Step::Stage(child, job));
         Ok(())
     }

@@ -7,6 +7,7 @@
 //! its root is an empty read-only tmpfs, its only fd is that pipe, its ids are 65534, it has no capability and can't
 //! get any, its system calls are filtered as a container's, and it is not dumpable.
 
+use crate::cgroups::Cgroups;
 use crate::failure::{failure, internal};
 use oci_runtime::cgroup::Cgroup;
 use oci_runtime::seccomp;
@@ -25,10 +26,9 @@ const NOBODY: u32 = 65534;
 
 /// Starts it, as the child of the caller's parent. Gives the process, its pidfd, and the end of the pipe that keeps it
 /// alive. For stage children.
-pub(crate) fn start(reaper: &Reaper) -> Result<(Process, OwnedFd, OwnedFd), Failure> {
-    let layout = crate::cgroups::layout()?;
+pub(crate) fn start(reaper: &Reaper, cgroups: &Cgroups) -> Result<(Process, OwnedFd, OwnedFd), Failure> {
     let no_limits = oci_runtime::cgroup::Resources::default();
-    let cgroup = Cgroup::create(&layout, &reaper.cgroup, &no_limits)
+    let cgroup = Cgroup::create(cgroups.layout(), &reaper.cgroup, &no_limits)
         .map_err(|error| internal(format_args!("make the reaper's cgroup {}", reaper.cgroup), &error))?;
     start_in(&cgroup, reaper).inspect_err(|_| {
         // The failure that led here is the one to tell.

@@ -4,6 +4,7 @@
 //! child. What it made it sends as fds on a socket pair that the shim polls. Processes that it clones with
 //! `CLONE_PARENT` are the shim's children. It ends with its verb; at the deadline it is killed.
 
+use crate::cgroups::Cgroups;
 use crate::failure::internal;
 use crate::process::Inherited;
 use crate::report::{Note, Outcome, Report};
@@ -34,10 +35,11 @@ pub(crate) struct StageChild {
 /// What a stage child's work gives: the outcome and the fds beside it.
 pub(crate) type Work = Result<(Outcome, Vec<OwnedFd>), Failure>;
 
-/// Runs `work` in a fork of the shim. It gets `fds`; all other fds of the shim but the first three are closed in it. What
+/// Runs `work` in a fork of the shim. It gets `fds` and the cgroup hierarchies; all other fds of the shim but the first three are closed in it. What
 /// the shim has of its own is not for its children: they have again what it has `inherited`.
 pub(crate) fn spawn(
     inherited: &Inherited,
+    cgroups: &Cgroups,
     fds: Vec<OwnedFd>,
     work: impl FnOnce(Vec<OwnedFd>, &Reporter) -> Work,
 ) -> Result<StageChild, Failure> {
@@ -53,7 +55,7 @@ pub(crate) fn spawn(
     let arguments = CloneArgs { pidfd: true, ..CloneArgs::default() };
     match sys::process::clone3(&arguments).map_err(|error| internal("fork a stage", &error))? {
         Fork::Child => {
-            run(inherited, fds, Reporter::new(socket, notebook, begun), work);
+            run(inherited, fds, Reporter::new(socket, notebook, cgroups.clone(), begun), work);
             // No destructor may run: the shim's fds are closed here, and their numbers may be taken again.
             sys::process::exit_now(0)
         }
@@ -85,6 +87,7 @@ fn run(
 fn prepare(inherited: &Inherited, fds: &[OwnedFd], reporter: &Reporter) -> Result<(), Failure> {
     let mut kept: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     kept.extend([reporter.socket.as_fd(), reporter.notebook.as_fd()]);
+    kept.extend(reporter.cgroups.layout().fds());
     sys::fd::close_all_but(3, &kept).map_err(|error| internal("close the shim's files in a stage", &error))?;
     sys::signal::reset_all().map_err(|error| internal("reset signals of a stage", &error))?;
     sys::process::set_pdeathsig(Some(Signal::SIGKILL)).map_err(|error| internal("tie a stage to the shim", &error))?;
@@ -92,11 +95,13 @@ fn prepare(inherited: &Inherited, fds: &[OwnedFd], reporter: &Reporter) -> Resul
     sys::process::set_name(c"orlop-stage").map_err(|error| internal("name a stage", &error))
 }
 
-/// The child's side of reports and notes.
+/// The child's side of reports and notes, and what it has of the shim's.
 #[derive(Debug)]
 pub(crate) struct Reporter {
     socket: OwnedFd,
     notebook: File,
+    /// Where cgroups are.
+    pub(crate) cgroups: Cgroups,
     begun: Instant,
     /// How many bytes of stages are noted.
     noted: Cell<usize>,
@@ -106,8 +111,8 @@ pub(crate) struct Reporter {
 const NOTED_LIMIT: usize = 48 * 1024;
 
 impl Reporter {
-    fn new(socket: OwnedFd, notebook: OwnedFd, begun: Instant) -> Self {
-        Self { socket, notebook: File::from(notebook), begun, noted: Cell::new(0) }
+    fn new(socket: OwnedFd, notebook: OwnedFd, cgroups: Cgroups, begun: Instant) -> Self {
+        Self { socket, notebook: File::from(notebook), cgroups, begun, noted: Cell::new(0) }
     }
 
     /// The next stage begins.

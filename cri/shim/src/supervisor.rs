@@ -5,6 +5,7 @@
 //! log is written and closed here, so the file system that holds the pods' logs has to answer. On one that doesn't, the
 //! pod stands still, as its containers would on their next write.
 
+use crate::cgroups::Cgroups;
 use crate::connection::Connection;
 use crate::container::{Container, Life, Missing};
 use crate::exec_process::{ExecLife, ExecProcess};
@@ -55,6 +56,8 @@ pub(crate) struct Shim {
     pub(crate) buffer: Vec<u8>,
     /// What stage children have again of what the shim was started with.
     pub(crate) inherited: Inherited,
+    /// Where cgroups are.
+    pub(crate) cgroups: Cgroups,
     listener: OwnedFd,
     /// The last connection could not be accepted.
     deaf: bool,
@@ -86,7 +89,13 @@ enum Token {
 
 impl Shim {
     /// A shim without a sandbox that serves `listener`.
-    pub(crate) fn new(dir: StateDir, listener: OwnedFd, signals: SignalFd, inherited: Inherited) -> Self {
+    pub(crate) fn new(
+        dir: StateDir,
+        listener: OwnedFd,
+        signals: SignalFd,
+        inherited: Inherited,
+        cgroups: Cgroups,
+    ) -> Self {
         Self {
             dir,
             lifecycle: Lifecycle::Fresh,
@@ -97,6 +106,7 @@ impl Shim {
             connections: Vec::new(),
             buffer: vec![0; BUFFER],
             inherited,
+            cgroups,
             listener,
             deaf: false,
             deaf_until: None,

@@ -3,6 +3,7 @@
 //! Found in mountinfo and nowhere else: a path below `/sys/fs/cgroup` is a custom, not a rule. Each
 //! hierarchy is opened once; cgroups are reached relative to that fd.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -78,6 +79,11 @@ impl Layout {
             (false, true) => Mode::V2,
         };
         Ok(Layout { hierarchies: hierarchies.into(), mode })
+    }
+
+    /// The fds that it holds: what a fork that closes its files has to keep to go on using it.
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        self.hierarchies.iter().map(|hierarchy| hierarchy.root.as_fd()).collect()
     }
 
     /// v1, hybrid or v2.

@@ -2,8 +2,9 @@
 
 use super::{Begun, Request, read_document};
 use crate::attach::Inlet;
+use crate::cgroups::Cgroups;
 use crate::container::{Container, FirstProcess, Life};
-use crate::ending::{SWEEP, kill_all};
+use crate::ending::SWEEP;
 use crate::failure::{chain, failure, internal, note};
 use crate::log::{LogFile, Stream};
 use crate::progress::{Ended, Order, Result};
@@ -103,6 +104,7 @@ fn make(create: &Create, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
         reporter.note(&Note::CgroupMade);
     };
     let mut inputs = Inputs::new(Root::Mount(rootfs), &mut progress);
+    inputs.cgroups = Some(reporter.cgroups.layout().clone());
     inputs.cgroup_made = Some(&mut cgroup_made);
     inputs.stdio = pipes.theirs;
     inputs.seccomp = seccomp;
@@ -118,7 +120,7 @@ fn make(create: &Create, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
     let process = Process { pid: created.pid, start_time: created.start_time };
     let pidfd = super::pidfd(created.pidfd, created.pid)?;
     let gate = created.start.ok_or_else(|| failure(ErrorKind::Internal, "the runtime made no gate"))?;
-    let oom = watch_oom(&place);
+    let oom = watch_oom(&place, &reporter.cgroups);
     let told = NewContainer {
         process,
         place,
@@ -184,8 +186,8 @@ impl Pipes {
 }
 
 /// Without a watch the container still runs; only the reason of an OOM kill would be missing.
-fn watch_oom(place: &Place) -> Option<[OwnedFd; 2]> {
-    let cgroup = crate::cgroups::open(place.cgroup.as_deref()?).ok()?;
+fn watch_oom(place: &Place, cgroups: &Cgroups) -> Option<[OwnedFd; 2]> {
+    let cgroup = cgroups.open(place.cgroup.as_deref()?).ok()?;
     match cgroup.oom_watch() {
         Ok(watch) => watch.map(|watch| watch.into_fds()),
         Err(error) => {
@@ -269,13 +271,13 @@ fn abandon(shim: &mut Shim, key: u64, is_clean: bool) {
     let is_its_own = container.has_cgroup;
     container.life = Life::Abandoned { given_up: false };
     let order = Order::own(SWEEP + Duration::from_secs(1), Job::Abandon(key));
-    let begun = shim.begin_stage(order, Vec::new(), move |_, _| {
+    let begun = shim.begin_stage(order, Vec::new(), move |_, stage| {
         if is_its_own {
-            kill_all(&cgroup, SWEEP)?;
-            crate::cgroups::delete(&cgroup)?;
+            stage.cgroups.kill_all(&cgroup, SWEEP)?;
+            stage.cgroups.delete(&cgroup)?;
         } else {
             // What was made of it has nobody in it. If somebody is in there, it is a stranger's and stays.
-            let _ = crate::cgroups::delete(&cgroup);
+            let _ = stage.cgroups.delete(&cgroup);
         }
         Ok((Outcome::Done, Vec::new()))
     });

@@ -2,7 +2,7 @@
 
 use super::{Begun, Request};
 use crate::container::Life;
-use crate::ending::{SWEEP, kill_all};
+use crate::ending::SWEEP;
 use crate::failure::failure;
 use crate::progress::{Ended, Order, Result};
 use crate::report::Outcome;
@@ -42,9 +42,9 @@ pub(crate) fn remove(shim: &mut Shim, key: u64, ended: Ended) {
         reporter.stage("remove the cgroup");
         let Some(cgroup) = cgroup else { return Ok((Outcome::Done, Vec::new())) };
         if is_left_over {
-            kill_all(&cgroup, SWEEP)?;
+            reporter.cgroups.kill_all(&cgroup, SWEEP)?;
         }
-        crate::cgroups::delete(&cgroup)?;
+        reporter.cgroups.delete(&cgroup)?;
         Ok((Outcome::Done, Vec::new()))
     });
     if let (Some(call), Err(failure)) = (call, begun) {

@@ -27,7 +27,7 @@ pub(super) fn begin(shim: &mut Shim, request: Request, kill: &Kill) -> Begun {
         let order = Order::new(request.call, request.deadline, Job::Plain);
         shim.begin_stage(order, Vec::new(), move |_, reporter| {
             reporter.stage("signal all in the cgroup");
-            let opened = crate::cgroups::open(&cgroup)?;
+            let opened = reporter.cgroups.open(&cgroup)?;
             let sent = opened.signal(signal);
             sent.map_err(|error| internal(format_args!("send signal {signal} to all in cgroup {cgroup}"), &error))?;
             Ok((Outcome::Done, Vec::new()))

@@ -89,7 +89,7 @@ fn prepare(sandbox: &Sandbox, reporter: &Reporter) -> Work {
     }
     let Some(reaper) = &sandbox.reaper else { return Ok((Outcome::Sandbox { reaper: None }, Vec::new())) };
     reporter.stage("start the reaper");
-    let (process, pidfd, lifeline) = crate::reaper::start(reaper)?;
+    let (process, pidfd, lifeline) = crate::reaper::start(reaper, &reporter.cgroups)?;
     Ok((Outcome::Sandbox { reaper: Some(process) }, vec![pidfd, lifeline]))
 }
 
@@ -125,9 +125,9 @@ fn undo(shim: &mut Shim, ended: &Ended) {
     }
     let Some(reaper) = sandbox.reaper.filter(|_| !ended.is_clean) else { return };
     let order = Order::own(SWEEP + Duration::from_secs(1), Job::Plain);
-    let begun = shim.begin_stage(order, Vec::new(), move |_, _| {
+    let begun = shim.begin_stage(order, Vec::new(), move |_, stage| {
         // It ends with its stage child, which held the other end of its pipe.
-        crate::cgroups::delete(&reaper.cgroup)?;
+        stage.cgroups.delete(&reaper.cgroup)?;
         Ok((Outcome::Done, Vec::new()))
     });
     if let Err(failure) = begun {

@@ -48,7 +48,7 @@ pub(crate) fn remove(shim: &mut Shim, ended: Ended) {
     let begun = shim.begin_stage(order, Vec::new(), move |_, reporter| {
         reporter.stage("remove the cgroups");
         // Each is tried; the first failure is told.
-        let removed: Vec<_> = cgroups.iter().map(|cgroup| crate::cgroups::delete(cgroup)).collect();
+        let removed: Vec<_> = cgroups.iter().map(|cgroup| reporter.cgroups.delete(cgroup)).collect();
         removed.into_iter().collect::<std::result::Result<(), _>>()?;
         Ok((Outcome::Done, Vec::new()))
     });

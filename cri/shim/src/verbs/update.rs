@@ -27,7 +27,7 @@ pub(super) fn begin(shim: &mut Shim, request: Request, id: &str) -> Begun {
             .map_err(|error| failure(ErrorKind::Invalid, format_args!("read the resources: {error}")))?;
         let resources = oci_runtime::plan::limits(&resources).map_err(|error| super::plan_failure(&error))?;
         reporter.stage("write limits");
-        let opened = crate::cgroups::open(&cgroup)?;
+        let opened = reporter.cgroups.open(&cgroup)?;
         opened.update(&resources).map_err(|error| internal(format_args!("update cgroup {cgroup}"), &error))?;
         Ok((Outcome::Done, Vec::new()))
     })?;
