@@ -50,7 +50,11 @@ impl Store {
     /// Pulls an image and returns its id. Dropping the future cancels the pull, unless another pull waits for the
     /// same layers; two pulls of the same layer at once do the work once.
     pub async fn pull(&self, reference: &Reference, options: PullOptions) -> Result<ImageId, PullError> {
-        let pulled = self.inner.clone().pull(reference, &options).await;
+        let mut pulled = self.inner.clone().pull(reference, &options).await;
+        if let Err(PullFailure::Store(StoreError::LayerGone(layer))) = &pulled {
+            tracing::info!(%layer, "removed while it was counted on, pulling it again");
+            pulled = self.inner.clone().pull(reference, &options).await;
+        }
         pulled.map_err(|source| PullError { reference: reference.to_string(), source })
     }
 }
@@ -193,7 +197,7 @@ impl Inner {
         let say = |phase, done| {
             tell(progress, || Progress::Layer { digest: digest.clone(), phase, done, total });
         };
-        if self.state().snapshot(&layer.chain).is_some() {
+        if self.state().has_layer(&layer.chain) {
             say(Phase::Present, total);
             return Ok(None);
         }
@@ -249,7 +253,7 @@ impl Inner {
         status: &watch::Sender<Status>,
     ) -> Result<Option<Arc<Landed>>, FetchError> {
         let _slot = self.layer_slots.acquire().await.map_err(|_| FetchError::Cancelled)?;
-        if self.state().snapshot(chain).is_some() {
+        if self.state().has_layer(chain) {
             return Ok(None);
         }
         let mut skip = 0;

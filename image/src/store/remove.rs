@@ -5,16 +5,14 @@ use std::fs;
 use std::sync::PoisonError;
 
 use super::records::Change;
+use super::state::State;
 use super::{ImageId, Inner, Lease, Store, StoreError};
 
 impl Store {
     /// Removes the image that `name` means, with all its names. `false`: there was none. Layers that are still in use
     /// stay until they are not. Blocks for a synced transaction.
     pub fn remove(&self, name: &str) -> Result<bool, StoreError> {
-        self.inner.change(|inner| {
-            let state = inner.state();
-            state.find(name).map(|image| state.removal(&image.id))
-        })
+        self.inner.change(|state| state.find(name).map(|image| state.removal(&image.id)))
     }
 
     /// Holds `image` for `container`, even if it is removed meanwhile. In memory: taken again after a restart, before
@@ -52,18 +50,33 @@ impl Inner {
         if self.state().garbage().is_empty() {
             return Ok(());
         }
-        self.change(|inner| Some(inner.state().garbage())).map(drop)
+        self.change(|state| Some(state.garbage())).map(drop)
     }
 
     /// Decides, makes durable, takes over, and only then deletes files. `false`: there was nothing to change.
-    fn change(&self, decide: impl Fn(&Self) -> Option<Change>) -> Result<bool, StoreError> {
+    fn change(&self, decide: impl Fn(&State) -> Option<Change>) -> Result<bool, StoreError> {
         let _committing = self.committing.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(change) = decide(self) else { return Ok(false) };
+        let Some(change) = self.decide(decide) else { return Ok(false) };
         if !change.is_empty() {
-            self.database.commit(&change)?;
-            self.take_over(&change, &HashMap::new());
+            self.carry_out(&change)?;
         }
         Ok(true)
+    }
+
+    /// Decides under the lock of the state, and from then on nobody new can hold what is to go: no lease is given and
+    /// no pull counts on it while the transaction is being written.
+    pub(super) fn decide(&self, decide: impl Fn(&State) -> Option<Change>) -> Option<Change> {
+        let mut state = self.state();
+        let change = decide(&state)?;
+        state.doom(&change);
+        Some(change)
+    }
+
+    /// The second half of a removal; what was doomed is spared if the database refuses.
+    pub(super) fn carry_out(&self, change: &Change) -> Result<(), StoreError> {
+        self.database.commit(change).inspect_err(|_| self.state().spare())?;
+        self.take_over(change, &HashMap::new());
+        Ok(())
     }
 
     /// Memory follows the database, and files follow memory.

@@ -27,8 +27,17 @@ pub(super) struct State {
     /// Layers that running pulls count on, by pull.
     pulls: HashMap<u64, Vec<Digest>>,
     next_pull: u64,
+    /// What the transaction that is being written deletes.
+    doomed: Doomed,
     /// False until all leases from before a restart are taken again.
     gc: bool,
+}
+
+/// Images and layers that are about to go: nobody who asks now gets them.
+#[derive(Default)]
+struct Doomed {
+    images: HashSet<ImageId>,
+    snapshots: HashSet<Digest>,
 }
 
 /// An image's row with its config, and what callers see of it.
@@ -46,6 +55,7 @@ impl State {
             leases: HashMap::new(),
             pulls: HashMap::new(),
             next_pull: 0,
+            doomed: Doomed::default(),
             gc: false,
         };
         let mut broken = Vec::new();
@@ -95,6 +105,11 @@ impl State {
         self.images.get(id).map(|known| &known.record)
     }
 
+    /// True if the layer is here, and stays for whoever has pinned it before asking.
+    pub(super) fn has_layer(&self, chain: &Digest) -> bool {
+        self.snapshots.contains_key(chain) && !self.doomed.snapshots.contains(chain)
+    }
+
     pub(super) fn snapshot(&self, chain: &Digest) -> Option<&SnapshotRecord> {
         self.snapshots.get(chain)
     }
@@ -124,7 +139,7 @@ impl State {
     }
 
     pub(super) fn lease(&mut self, container: &str, id: &ImageId) -> Option<Arc<Image>> {
-        let image = self.by_id(id)?;
+        let image = self.by_id(id).filter(|_| !self.doomed.images.contains(id))?;
         self.leases.insert(container.to_owned(), id.clone());
         Some(image)
     }
@@ -186,8 +201,22 @@ impl State {
         self.without(&gone)
     }
 
+    /// From now on nobody new gets what `change` deletes, until it is applied or [`State::spare`] takes this back.
+    pub(super) fn doom(&mut self, change: &Change) {
+        self.doomed = Doomed {
+            images: change.delete_images.iter().cloned().collect(),
+            snapshots: change.delete_snapshots.iter().cloned().collect(),
+        };
+    }
+
+    /// Nothing is deleted after all.
+    pub(super) fn spare(&mut self) {
+        self.doomed = Doomed::default();
+    }
+
     /// Takes over what is durable now. `configs` has the configs of new images.
     pub(super) fn apply(&mut self, change: &Change, configs: &HashMap<ImageId, Arc<ImageConfig>>) {
+        self.spare();
         self.snapshots.extend(change.put_snapshots.iter().cloned());
         for chain in &change.delete_snapshots {
             self.snapshots.remove(chain);
@@ -328,6 +357,19 @@ mod tests {
         state.release("container");
         state.release("again");
         assert_eq!(state.garbage().delete_snapshots, [digest("own")]);
+    }
+
+    #[test]
+    fn what_is_being_deleted_is_given_to_nobody() {
+        let mut state = state();
+        add(&mut state, record("a", "a:1", &["own"]));
+        let id = ImageId(digest("a"));
+        let change = state.removal(&id);
+        state.doom(&change);
+        assert!(state.lease("late", &id).is_none() && !state.has_layer(&digest("own")));
+        state.spare();
+        assert!(state.lease("in time", &id).is_some() && state.has_layer(&digest("own")));
+        assert!(state.removal(&id).delete_images.is_empty());
     }
 
     #[test]

@@ -242,3 +242,17 @@ fn a_registry_that_stalls_is_given_up_on() {
     assert!(text.contains("Stalled"), "{text}");
     assert_eq!(snapshots(root.path()), 0);
 }
+
+#[test]
+fn a_lease_that_comes_while_the_image_is_being_removed_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = Registry::start();
+    registry.go_on();
+    let store = open(root.path(), Duration::from_secs(30));
+    let id = run(store.pull(&registry.reference("1"), PullOptions::default())).unwrap();
+    let change = store.inner.decide(|state| Some(state.removal(&id))).unwrap();
+    assert!(matches!(store.lease("late", &id), Err(StoreError::NotFound(_))));
+    store.inner.carry_out(&change).unwrap();
+    assert!(store.list().is_empty());
+    assert_eq!(snapshots(root.path()), 0);
+}
