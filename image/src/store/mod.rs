@@ -5,6 +5,7 @@
 //!        store.redb               what is true: images, snapshots (database.rs)
 //!        blobs/sha256/<hex>       indexes, manifests, configs: the bytes that digests were made of
 //!        snapshots/<n>/fs         one unpacked layer; without a row in the database it is rubbish
+//!        snapshots/<n>/chain      which layer it is; a row that says otherwise is lost
 //!        trash/                   on its way out
 //!        empty/                   an empty lowest layer
 //! ```

@@ -12,7 +12,7 @@ use super::database::{Database, Rows};
 use super::records::Change;
 use super::state::State;
 use super::trash::Trash;
-use super::{Config, ImageId, Inner, OpenError, Store};
+use super::{Config, ImageId, Inner, OpenError, Store, snapshot};
 use crate::config::ImageConfig;
 use crate::digest::Digest;
 use crate::manifest::MAX_DOCUMENT;
@@ -35,13 +35,15 @@ impl Store {
         let trash = Trash::open(root.join("trash")).map_err(file("empty", &root.join("trash")))?;
         let database = Database::open(root)?;
         let mut rows = database.read()?;
-        rows.snapshots.retain(|_, row| root.join("snapshots").join(row.directory.to_string()).join("fs").is_dir());
-        let next_snapshot = sweep_snapshots(root, &rows, &trash).map_err(file("sweep", &root.join("snapshots")))?;
+        let highest = rows.snapshots.values().map(|row| row.directory).max().unwrap_or(0);
+        let lost = take_lost(root, &mut rows);
+        let next_snapshot =
+            sweep_snapshots(root, &rows, highest, &trash).map_err(file("sweep", &root.join("snapshots")))?;
 
         let (state, broken) = State::new(rows, |id| read_config(root, id));
-        if !broken.is_empty() {
-            tracing::warn!(images = ?broken, "files of images are missing: pull them again");
-            database.commit(&Change { delete_images: broken, ..Change::default() })?;
+        if !(broken.is_empty() && lost.is_empty()) {
+            tracing::warn!(images = ?broken, layers = ?lost, "files of images are missing: pull them again");
+            database.commit(&Change { delete_images: broken, delete_snapshots: lost, ..Change::default() })?;
         }
         sweep_blobs(root, &state.blobs()).map_err(file("sweep", &root.join("blobs")))?;
         let inner = Inner {
@@ -73,10 +75,19 @@ fn make_private(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes trees that no row names; returns the first free number.
-fn sweep_snapshots(root: &Path, rows: &Rows, trash: &Trash) -> io::Result<u64> {
+/// Takes out the rows whose directory is gone, or holds another layer than the row says, and returns their layers. A row
+/// that stayed would sooner or later be served from a directory that something else was unpacked into.
+fn take_lost(root: &Path, rows: &mut Rows) -> Vec<Digest> {
+    let snapshots = root.join("snapshots");
+    let lost =
+        rows.snapshots.extract_if(.., |chain, row| !snapshot::holds(&snapshots.join(row.directory.to_string()), chain));
+    lost.map(|(chain, _)| chain).collect()
+}
+
+/// Removes trees that no row names; returns the first number that no row and no directory had, up to `highest` and
+/// beyond.
+fn sweep_snapshots(root: &Path, rows: &Rows, mut highest: u64, trash: &Trash) -> io::Result<u64> {
     let wanted: HashSet<u64> = rows.snapshots.values().map(|row| row.directory).collect();
-    let mut highest = wanted.iter().copied().max().unwrap_or(0);
     for entry in fs::read_dir(root.join("snapshots"))? {
         let entry = entry?;
         let number = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());

@@ -259,7 +259,7 @@ impl Inner {
         let mut skip = 0;
         loop {
             let (chunks, received) = channel(CHUNKS_IN_FLIGHT);
-            let unpacking = self.unpack(expected, received)?;
+            let unpacking = self.unpack(chain, expected, received)?;
             let arrived = |bytes| drop(status.send_replace(Status::Flying(bytes)));
             let (sent, unpacked) = tokio::join!(session.blob(descriptor, skip, chunks, arrived), unpacking);
             let unpacked = unpacked.map_err(|_| FetchError::Cancelled)?;
@@ -278,10 +278,10 @@ impl Inner {
 
     /// Starts unpacking what comes out of `chunks` into a new directory, which lives until the blocking work has ended,
     /// whatever becomes of the pull.
-    fn unpack(&self, expected: &Expected, chunks: Receiver<Bytes>) -> Result<Unpacking, StoreError> {
+    fn unpack(&self, chain: &Digest, expected: &Expected, chunks: Receiver<Bytes>) -> Result<Unpacking, StoreError> {
         let number = self.next_snapshot.fetch_add(1, Ordering::Relaxed);
         let path = self.snapshot_path(number);
-        let made = NewSnapshot::make(number, path.clone(), self.trash.clone());
+        let made = NewSnapshot::make(number, path.clone(), chain, self.trash.clone());
         let snapshot = Arc::new(made.map_err(file_error("make", &path))?);
         let root = RootFd::open(snapshot.tree()).map_err(|e| file_error("open", &path)(e.into()))?;
         let expected = expected.clone();

@@ -1,5 +1,7 @@
 //! Unpacked layers on disk: new ones that no image has yet, and what a layer takes from those below it.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,12 @@ use sys::at::{self, SFlag, Timestamp};
 use sys::rootfd::RootFd;
 
 use super::trash::Trash;
+use crate::digest::Digest;
+
+/// The file in a snapshot's directory that has the layer's chain id, for the next start to compare with the database.
+const CHAIN: &str = "chain";
+/// No digest is longer.
+const MAX_CHAIN: u64 = 256;
 
 /// A directory below `snapshots/` that belongs to no image yet. Dropped before [`NewSnapshot::keep`], it is removed.
 pub(super) struct NewSnapshot {
@@ -21,13 +29,14 @@ pub(super) struct NewSnapshot {
 }
 
 impl NewSnapshot {
-    /// Makes `<path>/fs`.
-    pub(super) fn make(number: u64, path: PathBuf, trash: Arc<Trash>) -> std::io::Result<Self> {
+    /// Makes `<path>/fs`, and beside it a note of which layer it is.
+    pub(super) fn make(number: u64, path: PathBuf, chain: &Digest, trash: Arc<Trash>) -> std::io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt;
         let mut builder = std::fs::DirBuilder::new();
         builder.mode(0o700).create(&path)?;
         let new = Self { number, path, kept: AtomicBool::new(false), trash };
         builder.create(new.tree())?;
+        File::create_new(new.path.join(CHAIN))?.write_all(chain.as_str().as_bytes())?;
         Ok(new)
     }
 
@@ -48,6 +57,12 @@ impl Drop for NewSnapshot {
             self.trash.take(&self.path);
         }
     }
+}
+
+/// True if `directory` has the tree of the layer `chain`.
+pub(super) fn holds(directory: &Path, chain: &Digest) -> bool {
+    let note = sys::fs::read_bounded(directory.join(CHAIN), MAX_CHAIN);
+    note.is_ok_and(|note| note == chain.as_str().as_bytes()) && directory.join("fs").is_dir()
 }
 
 /// Gives the root of a layer the mode that every root has.

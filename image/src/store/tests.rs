@@ -256,3 +256,26 @@ fn a_lease_that_comes_while_the_image_is_being_removed_is_refused() {
     assert!(store.list().is_empty());
     assert_eq!(snapshots(root.path()), 0);
 }
+
+#[test]
+fn a_layer_whose_directory_is_lost_or_another_ones_is_forgotten_for_good() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = Registry::start();
+    registry.go_on();
+    let pull = |store: &Store| run(store.pull(&registry.reference("1"), PullOptions::default())).unwrap();
+    let open = || open(root.path(), Duration::from_secs(30));
+    pull(&open());
+    let tree = |number: u32| root.path().join(format!("snapshots/{number}"));
+    std::fs::remove_dir_all(tree(1)).unwrap();
+    let store = open();
+    assert!(store.list().is_empty());
+    pull(&store);
+    assert!(tree(2).is_dir(), "the number is not used again");
+    drop(store);
+    let rows = database::Database::open(root.path()).unwrap().read().unwrap();
+    assert_eq!(rows.snapshots.into_values().map(|row| row.directory).collect::<Vec<_>>(), [2]);
+
+    File::create(tree(2).join("chain")).unwrap();
+    assert!(open().list().is_empty(), "the directory says that it is another layer");
+    assert_eq!(snapshots(root.path()), 0);
+}
