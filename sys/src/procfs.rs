@@ -14,7 +14,7 @@ use nix::fcntl::{OFlag, ResolveFlag};
 use crate::error::{Error, Result, fd, quoted};
 use crate::fs::write_once;
 use crate::mount::{Fs, MountFlags, filesystem_magic};
-use crate::process::Pid;
+use crate::process::{Pid, Stat};
 use crate::rootfd::openat2;
 use crate::{Errno, at};
 
@@ -85,6 +85,28 @@ impl ProcFd {
     /// The content of `path` in this procfs (`self/status`, `42/cgroup`), at most 1 MiB.
     pub fn read(&self, path: &str) -> Result<String> {
         self.read_file(Path::new(path))
+    }
+
+    /// State, parent and start time of `pid`, as [`process::stat`](crate::process::stat) reads them from `/proc`. A process that
+    /// is gone is ESRCH.
+    pub fn stat(&self, pid: Pid) -> Result<Stat> {
+        let path = format!("{pid}/stat");
+        let text = self.read(&path).map_err(|error| match error.is(Errno::ENOENT) {
+            true => Error::new("openat2", Errno::ESRCH, quoted(&path)),
+            false => error,
+        })?;
+        let malformed = || Error::new("read", Errno::EBADMSG, quoted(&path)).with_detail("not the format of proc(5)");
+        crate::process::parse(text.as_bytes()).ok_or_else(malformed)
+    }
+
+    /// The number of the process behind a pidfd of ours, in this procfs's PID namespace; ESRCH if it has none there, or none any
+    /// more.
+    pub fn pid_of(&self, pidfd: &impl AsFd) -> Result<Pid> {
+        let path = format!("self/fdinfo/{}", crate::fd::number(pidfd));
+        let text = self.read(&path)?;
+        let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+        let pid = pid.filter(|pid| *pid > 0).map(Pid::from_raw);
+        pid.ok_or_else(|| Error::new("read", Errno::ESRCH, quoted(&path)).with_detail("no process is behind the pidfd"))
     }
 
     /// The directory of a process (`/proc/[pid]`) as an `O_PATH` fd, to read several of its files of the same process.
@@ -161,6 +183,18 @@ mod tests {
         assert!(error.to_string().contains("not the root of a procfs"), "{error}");
         let error = ProcFd::from_fd(File::open("/proc/self").unwrap().into()).unwrap_err();
         assert!(error.to_string().contains("not the root of a procfs"), "{error}");
+    }
+
+    #[test]
+    fn a_pidfd_tells_its_number_and_a_number_its_start() {
+        let proc = ProcFd::from_fd(File::open("/proc").unwrap().into()).unwrap();
+        let pidfd = crate::process::PidFd::open(Pid::this()).unwrap();
+        assert_eq!(proc.pid_of(&pidfd).unwrap(), Pid::this());
+        let stat = proc.stat(Pid::this()).unwrap();
+        assert_eq!(stat.start_time, crate::process::start_time(Pid::this()).unwrap());
+        assert!(stat.has_executed);
+        assert!(proc.stat(Pid::from_raw(i32::MAX)).unwrap_err().is(Errno::ESRCH));
+        assert!(proc.pid_of(&proc).unwrap_err().is(Errno::ESRCH));
     }
 
     #[test]

@@ -48,7 +48,10 @@ pub fn open(devpts: &impl AsFd) -> Result<Pty> {
     // O_PATH first: nothing happens to a device in disguise before it was checked.
     let node = openat2(devpts, Path::new("ptmx"), OFlag::O_PATH, resolve)?;
     verify(&node, "ptmx", |major, minor| (major, minor) == PTMX)?;
-    let master = at::reopen(&node, OFlag::O_RDWR | OFlag::O_NOCTTY)?;
+    // By its name again and not through /proc, which in a container that is joined does not know this process. In a devpts nothing
+    // can be renamed, and what is mounted in it is refused.
+    let master = openat2(devpts, Path::new("ptmx"), OFlag::O_RDWR | OFlag::O_NOCTTY, resolve)?;
+    verify(&master, "ptmx", |major, minor| (major, minor) == PTMX)?;
     let unlocked: libc::c_int = 0;
     // SAFETY: TIOCSPTLCK reads one int.
     let result = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) };

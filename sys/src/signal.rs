@@ -122,13 +122,27 @@ pub fn reset_all() -> Result<()> {
     // `struct sigaction` of the kernel, not of the C library, which refuses 32 and 33: at most four words, and all zero is SIG_DFL.
     let default = [0_u64; 4];
     const SIGSET_SIZE: usize = 8;
-    for number in (1..=RTMAX).filter(|number| ![libc::SIGKILL, libc::SIGSTOP].contains(number)) {
+    let changed = changed().unwrap_or(u64::MAX);
+    let resettable =
+        |number: &i32| ![libc::SIGKILL, libc::SIGSTOP].contains(number) && changed >> (number - 1) & 1 == 1;
+    for number in (1..=RTMAX).filter(resettable) {
         let old = std::ptr::null_mut::<u64>();
         // SAFETY: the kernel reads one action, which runs no code of ours, and writes nothing to NULL.
         let result = unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), old, SIGSET_SIZE) };
         Errno::result(result).map_err(|errno| Error::new("rt_sigaction", errno, format_args!("{number}, SIG_DFL")))?;
     }
     set_mask(&SigSet::empty())
+}
+
+/// The signals that are ignored or caught, bit 0 for signal 1 (proc_pid_status(5)): one file instead of a call per signal.
+/// `None` where there is no `/proc` of ours.
+fn changed() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    };
+    Some(mask("SigIgn:")? | mask("SigCgt:")?)
 }
 
 /// Blocked signals as an fd to poll and read (signalfd(2)).

@@ -84,15 +84,16 @@ const ALLOWED: CloneFlags = CloneFlags::CLONE_PARENT
 /// In the child, glibc's cache of the thread number is the parent's until an exec, which only raise(3), abort(3) and
 /// error-checking mutexes would notice; a panic still ends the child.
 pub fn clone3(arguments: &CloneArgs<'_>) -> Result<Fork> {
+    refuse(arguments)?;
+    clone3_alone(arguments, &require_single_thread()?)
+}
+
+/// As [`clone3`], for a process that has entered a mount namespace whose `/proc` says nothing about it: the proof is from before,
+/// and no thread was made since.
+pub fn clone3_alone(arguments: &CloneArgs<'_>, _alone: &SingleThread) -> Result<Fork> {
     const CLONE_PIDFD: u64 = 0x1000;
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-    if !ALLOWED.contains(arguments.flags) {
-        return Err(failed(arguments, Errno::EINVAL).with_detail("only namespaces and CLONE_PARENT"));
-    }
-    if arguments.flags.contains(CloneFlags::CLONE_PARENT) && arguments.exit_signal.is_some() {
-        return Err(failed(arguments, Errno::EINVAL).with_detail("CLONE_PARENT takes no exit signal"));
-    }
-    require_single_thread()?;
+    refuse(arguments)?;
     let mut pidfd: libc::c_int = -1;
     let mut raw = RawArgs {
         flags: u64::from(arguments.flags.bits().cast_unsigned()),
@@ -132,13 +133,28 @@ pub fn fork() -> Result<Fork> {
     }
 }
 
+/// What must not be asked for.
+fn refuse(arguments: &CloneArgs<'_>) -> Result<()> {
+    if !ALLOWED.contains(arguments.flags) {
+        return Err(failed(arguments, Errno::EINVAL).with_detail("only namespaces and CLONE_PARENT"));
+    }
+    if arguments.flags.contains(CloneFlags::CLONE_PARENT) && arguments.exit_signal.is_some() {
+        return Err(failed(arguments, Errno::EINVAL).with_detail("CLONE_PARENT takes no exit signal"));
+    }
+    Ok(())
+}
+
+/// The calling process was found to have one thread only. Whoever makes another one spoils it.
+#[derive(Debug)]
+pub struct SingleThread(std::marker::PhantomData<*const ()>);
+
 /// EINVAL if `/proc/self/task` has more than one entry.
 // The link count of the directory is two plus the threads (fs/proc/base.c proc_task_getattr): one call, no listing.
-pub fn require_single_thread() -> Result<()> {
+pub fn require_single_thread() -> Result<SingleThread> {
     const TASKS: &str = "/proc/self/task";
     let links = nix::sys::stat::stat(TASKS).map_err(|errno| Error::new("stat", errno, TASKS))?.st_nlink;
     match links.saturating_sub(2) {
-        1 => Ok(()),
+        1 => Ok(SingleThread(std::marker::PhantomData)),
         threads => Err(Error::new("clone3", Errno::EINVAL, "…")
             .with_detail(format!("{TASKS} has {threads} entries; a copy of one thread only would not be sound"))),
     }

@@ -13,6 +13,8 @@ pub struct Stat {
     pub parent: Pid,
     /// Clock ticks (1/100 s) from boot to the start of the process.
     pub start_time: u64,
+    /// False as long as it runs what its parent ran: it was cloned and has executed nothing (`PF_FORKNOEXEC`).
+    pub has_executed: bool,
 }
 
 /// Reads state, parent and start time of `pid`. A process that is gone is ESRCH.
@@ -28,14 +30,16 @@ pub fn stat(pid: Pid) -> Result<Stat> {
 }
 
 /// The name in parentheses may hold spaces, parentheses and any bytes: the fields begin after the last `)`.
-fn parse(text: &[u8]) -> Option<Stat> {
+pub(crate) fn parse(text: &[u8]) -> Option<Stat> {
     let end_of_name = text.iter().rposition(|&byte| byte == b')')?;
     let fields = str::from_utf8(text.get(end_of_name + 1..)?).ok()?;
     let mut fields = fields.split_ascii_whitespace(); // field 3 of proc_pid_stat(5) first
     let state = fields.next()?.chars().next()?;
     let parent = Pid::from_raw(fields.next()?.parse().ok()?);
-    let start_time = fields.nth(17)?.parse().ok()?; // field 22
-    Some(Stat { state, parent, start_time })
+    let flags: u64 = fields.nth(4)?.parse().ok()?; // field 9
+    let start_time = fields.nth(12)?.parse().ok()?; // field 22
+    const PF_FORKNOEXEC: u64 = 0x40; // linux/sched.h
+    Some(Stat { state, parent, start_time, has_executed: flags & PF_FORKNOEXEC == 0 })
 }
 
 /// Clock ticks from boot to the start of `pid`; ESRCH if there is no such process.
@@ -86,7 +90,10 @@ mod tests {
     #[test]
     fn a_name_that_looks_like_fields_does_not_shift_them() {
         let text = b"7 (a) Z 9 (b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9\n";
-        assert_eq!(parse(text), Some(Stat { state: 'S', parent: Pid::from_raw(1), start_time: 4242 }));
+        let stat = Stat { state: 'S', parent: Pid::from_raw(1), start_time: 4242, has_executed: true };
+        assert_eq!(parse(text), Some(stat));
+        let forked = b"7 (a) S 1 7 7 0 -1 4194368 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9\n";
+        assert!(!parse(forked).unwrap().has_executed);
         assert_eq!(parse(b"7 (a) S 1 7"), None);
         assert_eq!(parse(b"7 (a"), None);
     }
