@@ -69,7 +69,7 @@ fn start(
     };
     (inputs.progress)("clone the container's process");
     let init = Init { plan, host, cgroup, stdio, settings };
-    let launched = launch(&how, |channel| init::run(init, channel))?;
+    let mut launched = launch(&how, |channel| init::run(init, channel))?;
     launched.announce(inputs.born.take());
     let console = launched.hear(&mut inputs.progress)?;
     finish(launched, console, inputs.gate == Gate::Pipe)

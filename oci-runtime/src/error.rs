@@ -28,6 +28,9 @@ pub enum Error {
     /// The system call filter could not be made.
     #[error("compile linux.seccomp")]
     Seccomp(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The container has ended, before or while it was joined.
+    #[error("the container is not running")]
+    NotRunning(#[source] Box<Error>),
     /// Refused by us.
     #[error("{0}")]
     Refused(String),

@@ -1,10 +1,14 @@
 //! Running another process in a running container.
 
 use std::convert::Infallible;
-use std::os::fd::OwnedFd;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use cgroup::{Cgroup, Layout};
-use sys::process::{CloneFlags, Pid, Process};
+use sys::Errno;
+use sys::poll::Interest;
+use sys::process::{CloneArgs, CloneFlags, Fork, Pid, PidFd, Process, Signal};
 use sys::procfs::ProcFd;
 
 use crate::create::{finish, without_null};
@@ -19,12 +23,38 @@ use crate::seccomp_filter;
 
 /// Runs a process in the container of `target`; on success its program was executed.
 ///
-/// It is born in the container's PID namespace and cgroup, and enters the other namespaces at once through one pidfd, whose
-/// process was compared with the start time: a number that was taken again is never entered.
+/// The container is entered by a process outside its PID namespace, through one pidfd, whose process was compared with the
+/// start time: a number that was taken again is never entered. That process makes, last of all, the one that goes on: what
+/// the container can see was born with the container's root and mounts, with no file of the host and few capabilities. A
+/// neighbour with CAP_SYS_PTRACE can stop it at its first instruction and look.
 ///
 /// # Errors
-/// The target is gone, or the process could not be set up, or its program not be run.
-pub fn exec(plan: ProcessPlan, target: &Target, mut inputs: ExecInputs<'_>) -> Result<Created, Error> {
+/// [`Error::NotRunning`] if the target is gone; else the process could not be set up, or its program not be run.
+pub fn exec(plan: ProcessPlan, target: &Target, inputs: ExecInputs<'_>) -> Result<Created, Error> {
+    let process = Process { pid: Pid::from_raw(target.pid), start_time: target.start_time };
+    let first = process.open().map_err(|source| {
+        let is_gone = source.is(Errno::ESRCH);
+        let error = Error::Step { step: format!("open process {}", target.pid), source };
+        if is_gone { Error::NotRunning(Box::new(error)) } else { error }
+    })?;
+    // Whatever fails in a container that ends meanwhile fails because it ends.
+    enter_and_run(plan, target, &first, inputs).map_err(|error| match has_ended(&first) {
+        true => Error::NotRunning(Box::new(error)),
+        false => error,
+    })
+}
+
+fn has_ended(process: &PidFd) -> bool {
+    let look = sys::poll::poll(&[(process.as_fd(), Interest::READ)], Some(Duration::ZERO));
+    matches!(look, Ok(ready) if ready.iter().any(|ready| !ready.is_empty()))
+}
+
+fn enter_and_run(
+    plan: ProcessPlan,
+    target: &Target,
+    first: &PidFd,
+    mut inputs: ExecInputs<'_>,
+) -> Result<Created, Error> {
     let settings = Settings {
         seccomp: seccomp_filter::load(inputs.seccomp.take(), None)?,
         best_effort_oom_score: inputs.best_effort_oom_score,
@@ -33,29 +63,28 @@ pub fn exec(plan: ProcessPlan, target: &Target, mut inputs: ExecInputs<'_>) -> R
         own_image: own_image::stat()?,
         program_at_start: false,
     };
-    let process = Process { pid: Pid::from_raw(target.pid), start_time: target.start_time };
-    let pidfd: OwnedFd = process.open().step(|| format!("open process {}", target.pid))?.into();
     let cgroup = target.cgroup.as_deref().map(open_cgroup).transpose()?;
+    let procfs = ProcFd::open().step(|| "open a private procfs".to_owned())?;
     let join = Join {
         stdio: without_null(std::mem::take(&mut inputs.stdio))?,
         null: host::open_null()
             .and_then(|null| sys::at::reopen(&null, sys::at::OFlag::O_RDWR).step(|| "open /dev/null".to_owned()))?,
-        procfs: ProcFd::open().step(|| "open a private procfs".to_owned())?,
         plan,
         settings,
+        target: first,
+        cgroup: cgroup.as_ref(),
+        procfs: &procfs,
     };
     (inputs.progress)("join the container");
-    let how = Launch {
-        namespaces: CloneFlags::empty(),
-        cgroup: cgroup.as_ref(),
-        pid_namespace: Some(std::os::fd::AsFd::as_fd(&pidfd)),
-        parent: inputs.parent,
-    };
-    let launched = launch(&how, |channel| join.run(&pidfd, cgroup.as_ref(), channel))?;
-    launched.announce(inputs.born.take());
+    let how =
+        Launch { namespaces: CloneFlags::empty(), cgroup: cgroup.as_ref(), pid_namespace: None, parent: inputs.parent };
+    let joiner = launch(&how, |channel| join.run(channel))?;
+    // Each in its turn is the one to kill should the caller be killed now.
+    joiner.announce(inputs.born.as_deref_mut());
+    let mut launched = joiner.follow(&procfs, &mut inputs.progress)?;
+    launched.announce(inputs.born.as_deref_mut());
     let console = launched.hear(&mut inputs.progress)?;
-    let created = finish(launched.start()?, console, false)?;
-    Ok(created)
+    finish(launched.start(&procfs)?, console, false)
 }
 
 fn open_cgroup(path: &str) -> Result<Cgroup, Error> {
@@ -63,23 +92,51 @@ fn open_cgroup(path: &str) -> Result<Cgroup, Error> {
     Cgroup::open(&layout, path).step(|| format!("open cgroup {path}"))
 }
 
-/// What the joining process works through.
-struct Join {
+/// What the joining process works through. It has the caller's PID namespace, so that nothing in the container sees it.
+struct Join<'a> {
     plan: ProcessPlan,
     settings: Settings,
     stdio: StdioFds,
-    procfs: ProcFd,
     null: OwnedFd,
+    target: &'a PidFd,
+    cgroup: Option<&'a Cgroup>,
+    procfs: &'a ProcFd,
 }
 
-impl Join {
-    fn run(mut self, target: &OwnedFd, cgroup: Option<&Cgroup>, channel: &Channel) -> Result<Infallible, Error> {
-        init::start_clean()?;
-        // Before its namespaces: the cgroup's files are the host's.
+impl Join<'_> {
+    fn run(self, channel: &Channel) -> Result<Infallible, Error> {
+        let Join { plan, settings, stdio, null, target, cgroup, procfs } = self;
+        // Its numbers are closed below, all at once: no owner may close them again.
+        let (mut stdio, null) = (ManuallyDrop::new(stdio), ManuallyDrop::new(null));
+        init::reset_signals()?;
+        let alone = sys::process::require_single_thread().step(|| "count threads".to_owned())?;
+        // Before its namespaces: these files are the host's.
         if let Some(cgroup) = cgroup {
             cgroup.join_self().step(|| format!("join cgroup {}", cgroup.path()))?;
         }
-        let standing = init::join(&self.plan, target, self.null, &self.settings, &self.procfs)?;
-        init::become_program(&self.plan, &mut self.stdio, &self.settings, &self.procfs, standing, channel)
+        init::set_oom_score(&plan, &settings, procfs)?;
+        init::set_label(&plan, procfs)?;
+        let standing = init::enter(&plan, target, &null)?;
+        let prepared = init::prepare(&plan, &mut stdio, standing)?;
+        init::keep_only(&settings, &prepared, channel)?;
+        init::shed_capabilities(&plan, &settings)?;
+        let arguments =
+            CloneArgs { flags: CloneFlags::CLONE_PARENT, into_cgroup: None, exit_signal: None, pidfd: true };
+        // The exit signal is this process's own, the parent its parent.
+        let forked = sys::process::clone3_alone(&arguments, &alone);
+        match forked.step(|| "clone the process inside the container".to_owned())? {
+            Fork::Child => {
+                init::start_session()?;
+                init::become_program(&plan, &settings, prepared, channel)
+            }
+            Fork::Parent(child) => {
+                let told = child.pidfd.as_ref().is_some_and(|pidfd| channel.born(pidfd));
+                if let (false, Some(pidfd)) = (told, &child.pidfd) {
+                    // Nobody is left to want it.
+                    let _ = pidfd.send_signal(Signal::SIGKILL);
+                }
+                sys::process::exit_now(0)
+            }
+        }
     }
 }

@@ -281,8 +281,10 @@ fn open_fifo(gate: &Gate) -> Result<Option<Fifo>, Error> {
     let Gate::Fifo(path) = gate else { return Ok(None) };
     let refuse = || Error::Refused(format!("{} is not the path of a FIFO", path.display()));
     let (directory, name) = path.parent().zip(path.file_name()).ok_or_else(refuse)?;
-    let directory = sys::rootfd::RootFd::open(directory)
-        .and_then(|directory| sys::fd::duplicate(&directory))
+    // As a mount of its own, which no `..` leads out of: the container's process holds it while it waits.
+    let read_only = Attr { set: MountFlags::RDONLY, propagation: Some(Propagation::Private), ..Attr::default() };
+    let directory = clone_tree(directory, false)
+        .and_then(|directory| mount_setattr(&directory, false, &read_only).map(|()| directory))
         .step(|| format!("open {}", directory.display()))?;
     let stat = at::fstatat(&directory, name).step(|| format!("look at {}", path.display()))?;
     match at::file_type(&stat) {

@@ -4,7 +4,8 @@
 //! its program. So it sees the end of its creator as an end of file, and no second pipe can keep it waiting.
 
 use std::convert::Infallible;
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use cgroup::Cgroup;
@@ -12,13 +13,14 @@ use sys::Errno;
 use sys::namespace::{self, Kind};
 use sys::poll::Interest;
 use sys::process::{Child, CloneArgs, CloneFlags, Fork, PidFd, Signal, clone3, exit_now};
+use sys::procfs::ProcFd;
 
 use crate::error::{Error, Step};
 use crate::inputs::{Born, Parent};
 use crate::status::{MESSAGE_BYTES, Message};
 
 /// The new process's end of the status channel.
-pub(crate) struct Channel(OwnedFd);
+pub(crate) struct Channel(File);
 
 impl Channel {
     /// Tells that a stage begins. Nobody listening is no failure: the creator may have stopped at its deadline.
@@ -26,21 +28,38 @@ impl Channel {
         self.send(&Message::Stage(name.to_owned()), None);
     }
 
-    /// Tells that all is set up.
-    pub(crate) fn ready(&self, console: Option<BorrowedFd<'_>>) {
-        self.send(&Message::Ready, console);
+    /// Tells of the process that goes on in place of this one.
+    pub(crate) fn born(&self, pidfd: &PidFd) -> bool {
+        self.send(&Message::Born, Some(pidfd.as_fd()))
+    }
+
+    /// Tells that all is set up; false if that can't be told.
+    pub(crate) fn ready(&self, console: Option<BorrowedFd<'_>>) -> bool {
+        self.send(&Message::Ready, console)
     }
 
     /// Waits for the byte that starts the program; false if the creator is gone instead.
     pub(crate) fn wait(&self) -> bool {
         // A plain read: a filter that is in force by now may know less than recvmsg.
-        let Ok(copy) = self.0.try_clone() else { return false };
-        matches!(std::fs::File::from(copy).read(&mut [0]), Ok(1))
+        matches!((&self.0).read(&mut [0]), Ok(1))
     }
 
     fn send(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> bool {
         let fds: Vec<BorrowedFd<'_>> = fd.into_iter().collect();
-        sys::socket::send(&self.0, &message.encode(), &fds).is_ok()
+        let message = message.encode();
+        match sys::socket::send(&self.0, &message, &fds) {
+            Ok(()) => true,
+            // Nobody listens: a write would raise SIGPIPE.
+            Err(error) if error.is(Errno::EPIPE) => false,
+            // A filter that knows no sendmsg knows write, or no program could print a word.
+            Err(_) => fds.is_empty() && matches!((&self.0).write(&message), Ok(length) if length == message.len()),
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -63,7 +82,14 @@ pub(crate) struct Launched {
     /// Clock ticks since boot; 0 if it had ended already, which [`Launched::hear`] explains.
     pub(crate) start_time: u64,
     parent: Parent,
+    /// What it said last that it would do.
+    stage: String,
+    /// Set once it has said that it is ready: its terminal's master, if it has one.
+    console: Option<Option<OwnedFd>>,
 }
+
+/// What a process does before it says anything.
+const FIRST_STAGE: &str = "its first steps";
 
 /// Clones; in the child `body` runs, and what it fails with is sent.
 ///
@@ -94,11 +120,12 @@ pub(crate) fn launch(
     let forked = clone3(&arguments).step(|| "clone the container's process".to_owned());
     if let Ok(Fork::Child) = forked {
         drop(status);
-        run(&Channel(channel), body);
+        run(&Channel(File::from(channel)), body);
     }
     let left = guard.map_or(Ok(()), namespace::Guard::leave).step(|| "leave the PID namespace".to_owned());
     let Fork::Parent(child) = forked? else { unreachable!("the child does not get here") };
-    let mut launched = Launched { child, status, start_time: 0, parent: launch.parent };
+    let mut launched =
+        Launched { child, status, start_time: 0, parent: launch.parent, stage: FIRST_STAGE.to_owned(), console: None };
     // At once: after its start a sibling may have ended and been reaped by its parent.
     match sys::process::start_time(launched.child.pid) {
         Ok(start_time) => launched.start_time = start_time,
@@ -138,46 +165,106 @@ impl Launched {
     ///
     /// # Errors
     /// What it failed with, or [`Error::Silent`]. It has been ended then.
-    pub(crate) fn hear(&self, progress: &mut dyn FnMut(&str)) -> Result<Option<OwnedFd>, Error> {
-        let mut stage = "its first steps".to_owned();
-        let mut buffer = vec![0; MESSAGE_BYTES];
-        loop {
-            let (length, fds) = match sys::socket::recv(&self.status, &mut buffer) {
-                Err(error) if error.is(Errno::EINTR) => continue,
-                received => received.step(|| "hear from the container's process".to_owned())?,
-            };
-            if length == 0 {
-                self.end();
-                return Err(Error::Silent { stage, hint: String::new() });
+    pub(crate) fn hear(&mut self, progress: &mut dyn FnMut(&str)) -> Result<Option<OwnedFd>, Error> {
+        while self.console.is_none() {
+            self.hear_next(progress).inspect_err(|_| self.end())?;
+        }
+        Ok(self.console.take().flatten())
+    }
+
+    /// Hears until the process has been followed by the one that it made, which this is about from here on. It is reaped if
+    /// it is ours. `procfs` is of the creator's PID namespace.
+    ///
+    /// # Errors
+    /// As [`Launched::hear`]'s.
+    pub(crate) fn follow(mut self, procfs: &ProcFd, progress: &mut dyn FnMut(&str)) -> Result<Launched, Error> {
+        let born = loop {
+            let heard = self.wait_for_word().and_then(|()| self.hear_next(progress));
+            if let Some(born) = heard.inspect_err(|_| self.end())? {
+                break PidFd::from_fd(born);
             }
-            match Message::decode(&buffer[..length]) {
-                Message::Stage(name) => {
-                    progress(&name);
-                    stage = name;
-                }
-                Message::Ready => return Ok(fds.into_iter().next()),
-                Message::Failed(error) => {
-                    self.end();
-                    return Err(error.into());
-                }
+        };
+        if let (Parent::Caller, Some(first)) = (self.parent, &self.child.pidfd) {
+            // It has ended with this message.
+            let _ = first.wait();
+        }
+        // The number comes from the pidfd: nobody in the container can name another process than one of it.
+        let pid = procfs.pid_of(&born);
+        let found = pid.and_then(|pid| Ok((pid, procfs.stat(pid)?.start_time)));
+        self.child.pidfd = Some(born);
+        let (pid, start_time) = found.step(|| "find the new process".to_owned()).inspect_err(|_| self.end())?;
+        self.child.pid = pid;
+        self.start_time = start_time;
+        Ok(self)
+    }
+
+    /// Until there is a message; the end of the process without one is [`Error::Silent`], though the one that it made may live.
+    fn wait_for_word(&self) -> Result<(), Error> {
+        let mut files = vec![(self.status.as_fd(), Interest::READ)];
+        files.extend(self.child.pidfd.as_ref().map(|pidfd| (pidfd.as_fd(), Interest::READ)));
+        let ready =
+            sys::poll::poll(&files, None).step(|| "wait for the process that joins the container".to_owned())?;
+        match ready.first().is_some_and(|status| !status.is_empty()) {
+            true => Ok(()),
+            false => Err(self.silent()),
+        }
+    }
+
+    fn silent(&self) -> Error {
+        Error::Silent { stage: self.stage.clone(), hint: String::new() }
+    }
+
+    /// One message. The process that follows the first one may be ready before that is told of it.
+    fn hear_next(&mut self, progress: &mut dyn FnMut(&str)) -> Result<Option<OwnedFd>, Error> {
+        let mut buffer = vec![0; MESSAGE_BYTES];
+        let (length, fds) =
+            sys::socket::recv(&self.status, &mut buffer).step(|| "hear from the container's process".to_owned())?;
+        if length == 0 {
+            return Err(self.silent());
+        }
+        let fd = fds.into_iter().next();
+        match Message::decode(&buffer[..length]) {
+            Message::Stage(name) => {
+                progress(&name);
+                self.stage = name;
+                Ok(None)
+            }
+            Message::Ready => {
+                self.console = Some(fd);
+                Ok(None)
+            }
+            Message::Born => Ok(fd),
+            Message::Failed(error) => Err(error.into()),
+        }
+    }
+
+    /// Starts a process that is ready, and waits until its program was executed. `procfs` is of the creator's PID namespace.
+    ///
+    /// # Errors
+    /// Why it was not.
+    pub(crate) fn start(self, procfs: &ProcFd) -> Result<Launched, Error> {
+        match self.run_program(procfs) {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.end();
+                Err(error)
             }
         }
     }
 
-    /// Starts a process that is ready, and waits until its program was executed.
-    ///
-    /// # Errors
-    /// Why it was not.
-    pub(crate) fn start(self) -> Result<Launched, Error> {
+    fn run_program(&self, procfs: &ProcFd) -> Result<(), Error> {
         sys::socket::send(&self.status, b"0", &[]).step(|| "start the process".to_owned())?;
         let mut buffer = vec![0; MESSAGE_BYTES];
         let (length, _) = sys::socket::recv(&self.status, &mut buffer).step(|| "hear from the process".to_owned())?;
-        match crate::StartError::from_status(&buffer[..length]) {
-            None => Ok(self),
-            Some(error) => {
-                self.end();
-                Err(error.into())
+        if let Some(error) = crate::StartError::from_status(&buffer[..length]) {
+            return Err(error.into());
+        }
+        // The channel was closed by the exec, or by the end of a process that a filter kept from telling.
+        match procfs.stat(self.child.pid) {
+            Ok(stat) if stat.start_time == self.start_time && !stat.has_executed => {
+                Err(Error::Silent { stage: "the execution of its program".to_owned(), hint: String::new() })
             }
+            _ => Ok(()),
         }
     }
 

@@ -6,9 +6,11 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sys::Errno;
+use sys::at::FileStat;
 
 use crate::status::StartErrorKind;
 
@@ -28,6 +30,9 @@ pub(crate) enum ProgramError {
         /// For [`ProgramError::kind`].
         kind: StartErrorKind,
     },
+    /// It leads to the runtime's own file, as it is or by the interpreters of scripts.
+    #[error("exec: {0:?}: permission denied: it is the runtime itself")]
+    OwnImage(String),
     /// `execve` failed.
     #[error("exec {path}: {problem}")]
     Exec {
@@ -45,6 +50,7 @@ impl ProgramError {
     pub(crate) fn kind(&self) -> StartErrorKind {
         match self {
             ProgramError::NotInPath(_) => StartErrorKind::NotFound,
+            ProgramError::OwnImage(_) => StartErrorKind::NotExecutable,
             ProgramError::Unusable { kind, .. } | ProgramError::Exec { kind, .. } => *kind,
         }
     }
@@ -60,16 +66,64 @@ pub(crate) fn find(name: &CStr, env: &[CString]) -> Result<CString, ProgramError
             Err(Unusable { problem, kind }) => Err(ProgramError::Unusable { name: shown(), problem, kind }),
         };
     }
-    let path = env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH=")).unwrap_or_default();
-    let mut directories = path.split(|byte| *byte == b':');
-    directories
-        .find_map(|directory| {
-            let directory = if directory.is_empty() { b"." } else { directory };
-            let candidate = Path::new(OsStr::from_bytes(directory)).join(OsStr::from_bytes(name.to_bytes()));
+    candidates(name, env)
+        .find_map(|candidate| {
             check(&candidate).ok().and_then(|()| CString::new(candidate.into_os_string().as_bytes()).ok())
         })
-        .filter(|_| !name.is_empty())
         .ok_or_else(|| ProgramError::NotInPath(shown()))
+}
+
+/// Where `name` is looked for, in order.
+fn candidates<'a>(name: &'a CStr, env: &'a [CString]) -> impl Iterator<Item = PathBuf> + 'a {
+    let as_path = |bytes: &'a [u8]| Path::new(OsStr::from_bytes(bytes));
+    let is_path = name.to_bytes().contains(&b'/');
+    let path = env.iter().find_map(|entry| entry.to_bytes().strip_prefix(b"PATH=")).unwrap_or_default();
+    let directories = path.split(|byte| *byte == b':').filter(move |_| !is_path && !name.is_empty());
+    let in_path = directories.map(move |directory| {
+        let directory = if directory.is_empty() { b"." } else { directory };
+        as_path(directory).join(as_path(name.to_bytes()))
+    });
+    is_path.then(|| as_path(name.to_bytes()).to_owned()).into_iter().chain(in_path)
+}
+
+/// CVE-2019-5736: an image whose entry point leads to `/proc/self/exe`, by a link, by the `#!` line of a script or by the dynamic
+/// linker that a program names, would run the runtime's own file inside, from where it could be opened and overwritten.
+///
+/// Called inside the container, as root: a user's script may be one that the user can execute and not read.
+pub(crate) fn refuse_image(name: &CStr, env: &[CString], image: &FileStat) -> Result<(), ProgramError> {
+    let leads_there = candidates(name, env).any(|candidate| leads_to(candidate, image, INTERPRETERS));
+    match leads_there {
+        true => Err(ProgramError::OwnImage(name.to_string_lossy().into_owned())),
+        false => Ok(()),
+    }
+}
+
+/// How many interpreters the kernel follows (fs/exec.c exec_binprm), and one for a dynamic linker.
+const INTERPRETERS: u32 = 6;
+
+fn leads_to(path: PathBuf, image: &FileStat, further: u32) -> bool {
+    // What can't be looked at, execve can't execute, and says why.
+    let Ok(metadata) = std::fs::metadata(&path) else { return false };
+    if (metadata.dev(), metadata.ino()) == (image.st_dev, image.st_ino) {
+        return true;
+    }
+    // No device is opened, which could have effects, and no FIFO, which could wait.
+    if further == 0 || !metadata.is_file() {
+        return false;
+    }
+    let head = head(&path);
+    let interpreter = match head.strip_prefix(b"#!") {
+        Some(line) => Some(script_interpreter(line).to_owned()),
+        None => elf_interpreter(&head),
+    };
+    interpreter.is_some_and(|interpreter| leads_to(interpreter, image, further - 1))
+}
+
+/// What the kernel looks at, and a little more. What can't be read is empty.
+fn head(file: &Path) -> Vec<u8> {
+    let mut head = Vec::with_capacity(HEAD_BYTES as usize);
+    let _ = std::fs::File::open(file).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
+    head
 }
 
 struct Unusable {
@@ -101,10 +155,8 @@ fn check(path: &Path) -> Result<(), Unusable> {
 /// What `execve` of `path` failing with `errno` means. Called inside the container.
 pub(crate) fn explain(path: &CStr, errno: Errno) -> ProgramError {
     let file = Path::new(OsStr::from_bytes(path.to_bytes()));
-    let mut head = Vec::with_capacity(HEAD_BYTES as usize);
     // What can't be read can't be explained: the number alone is told then.
-    let _ = std::fs::File::open(file).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
-    let found = diagnose(&head, errno, &|path| path.exists());
+    let found = diagnose(&head(file), errno, &|path| path.exists());
     let kind = match errno {
         Errno::ENOENT | Errno::ENOTDIR => StartErrorKind::NotFound,
         _ => StartErrorKind::NotExecutable,
@@ -136,10 +188,8 @@ fn diagnose(head: &[u8], errno: Errno, exists: &dyn Fn(&Path) -> bool) -> Option
 }
 
 fn script(line: &[u8], exists: &dyn Fn(&Path) -> bool) -> Option<String> {
-    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let name = line.trim_ascii_start().split(|byte| matches!(byte, b' ' | b'\t')).next().unwrap_or_default();
-    let interpreter = Path::new(OsStr::from_bytes(name));
-    match name {
+    let interpreter = script_interpreter(line);
+    match interpreter.as_os_str().as_bytes() {
         [] => Some("its #! line names no interpreter".to_owned()),
         [.., b'\r'] => Some(format!("interpreter {interpreter:?} not found (CRLF)")),
         _ if !exists(interpreter) => Some(format!("interpreter {interpreter:?} not found")),
@@ -147,19 +197,22 @@ fn script(line: &[u8], exists: &dyn Fn(&Path) -> bool) -> Option<String> {
     }
 }
 
+/// The interpreter of a `#!` line, without these two characters.
+fn script_interpreter(line: &[u8]) -> &Path {
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let name = line.trim_ascii_start().split(|byte| matches!(byte, b' ' | b'\t')).next().unwrap_or_default();
+    Path::new(OsStr::from_bytes(name))
+}
+
 fn elf(head: &[u8], errno: Errno, exists: &dyn Fn(&Path) -> bool) -> Option<String> {
-    let little = |at: usize, bytes: usize| -> Option<u64> {
-        let field = head.get(at..at + bytes)?;
-        Some(field.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
-    };
-    let (class, order, machine) = (head.get(4)?, head.get(5)?, little(18, 2)?);
+    let (class, order, machine) = (head.get(4)?, head.get(5)?, little(head, 18, 2)?);
     if (*class, *order, machine) != HOST {
         return Some(format!("image is {}, host {}", architecture(*class, *order, machine), HOST_NAME));
     }
     if errno != Errno::ENOENT {
         return None;
     }
-    let linker = interpreter(head, little)?;
+    let linker = elf_interpreter(head)?;
     if exists(&linker) {
         return None;
     }
@@ -172,19 +225,26 @@ fn elf(head: &[u8], errno: Errno, exists: &dyn Fn(&Path) -> bool) -> Option<Stri
     Some(format!("needs {} ({libc}){other}", linker.display()))
 }
 
-/// `PT_INTERP` of a 64-bit little-endian file (elf(5)).
-fn interpreter(head: &[u8], little: impl Fn(usize, usize) -> Option<u64>) -> Option<PathBuf> {
-    let headers = usize::try_from(little(32, 8)?).ok()?;
-    let (size, count) = (little(54, 2)? as usize, little(56, 2)? as usize);
+/// `PT_INTERP` of a 64-bit little-endian file (elf(5)); `None` without one, or for another file.
+fn elf_interpreter(head: &[u8]) -> Option<PathBuf> {
+    head.strip_prefix(b"\x7fELF\x02\x01")?;
+    let headers = usize::try_from(little(head, 32, 8)?).ok()?;
+    let (size, count) = (little(head, 54, 2)? as usize, little(head, 56, 2)? as usize);
     (0..count).find_map(|index| {
         let header = headers.checked_add(index * size)?;
-        if little(header, 4)? != PT_INTERP {
+        if little(head, header, 4)? != PT_INTERP {
             return None;
         }
-        let offset = usize::try_from(little(header + 8, 8)?).ok()?;
+        let offset = usize::try_from(little(head, header.checked_add(8)?, 8)?).ok()?;
         let name = CStr::from_bytes_until_nul(head.get(offset..)?).ok()?;
         Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
     })
+}
+
+/// A little-endian number of `bytes` bytes.
+fn little(head: &[u8], at: usize, bytes: usize) -> Option<u64> {
+    let field = head.get(at..at.checked_add(bytes)?)?;
+    Some(field.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 const PT_INTERP: u64 = 3;

@@ -17,6 +17,8 @@ pub(crate) const MESSAGE_BYTES: usize = 64 * 1024;
 pub(crate) enum Message {
     /// A stage begins.
     Stage(String),
+    /// The sender has made the process that goes on, whose pidfd is beside it, and ends.
+    Born,
     /// All is set up; the terminal's master is beside it if there is one.
     Ready,
     /// It failed; nothing follows.
@@ -81,7 +83,7 @@ impl StartError {
             [] => None,
             bytes => match Message::decode(bytes) {
                 Message::Failed(error) => Some(error),
-                Message::Stage(_) | Message::Ready => None,
+                Message::Stage(_) | Message::Born | Message::Ready => None,
             },
         }
     }

@@ -23,6 +23,7 @@ mod restart;
 mod rootfd;
 mod rows;
 mod runtime;
+mod runtime_joins;
 mod shim_client;
 mod shim_hang;
 mod shim_isolation;

@@ -7,5 +7,6 @@ pub(crate) mod bundle;
 
 mod escapes;
 mod filesystems;
+mod joins;
 mod processes;
 mod refusals;

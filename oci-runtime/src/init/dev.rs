@@ -85,12 +85,12 @@ fn is_same(parent: &OwnedFd, name: &Path, kind: SFlag, number: u64) -> sys::Resu
 /// that the host's can't be changed through it; else `fallback`.
 ///
 /// Looked at before it is opened, since opening another device could have effects, and again after.
-pub(super) fn open_null(root: &RootFd, fallback: OwnedFd) -> sys::Result<OwnedFd> {
+pub(super) fn open_null(root: &RootFd, fallback: &OwnedFd) -> sys::Result<OwnedFd> {
     let path = Path::new("/dev/null");
     match root.open_path(path).and_then(|null| is_null(&null)) {
         Ok(true) => {}
-        Ok(false) | Err(_) => return Ok(fallback),
+        Ok(false) | Err(_) => return sys::fd::duplicate(fallback),
     }
     let own = root.open_with(path, OFlag::O_RDWR | OFlag::O_NOCTTY)?;
-    Ok(if is_null(&own)? { own } else { fallback })
+    if is_null(&own)? { Ok(own) } else { sys::fd::duplicate(fallback) }
 }

@@ -12,6 +12,7 @@ mod process;
 mod root;
 
 use std::convert::Infallible;
+use std::mem::ManuallyDrop;
 
 use cgroup::Cgroup;
 use sys::mount::pivot_root_to;
@@ -19,7 +20,10 @@ use sys::process::CloneFlags;
 use sys::rootfd::RootFd;
 
 use process::Standing;
-pub(crate) use process::{Filter, Settings, become_program, join, start_clean};
+pub(crate) use process::{
+    Filter, Settings, become_program, enter, keep_only, prepare, reset_signals, set_label, set_oom_score,
+    shed_capabilities, start_session,
+};
 
 use crate::error::{Error, Step};
 use crate::host::Host;
@@ -39,9 +43,13 @@ pub(crate) struct Init<'a> {
 /// Sets the container up, waits for the start and runs the program.
 ///
 /// The order is the kernel's and the threats': each step says why it stands where it stands.
-pub(crate) fn run(mut init: Init<'_>, channel: &Channel) -> Result<Infallible, Error> {
+pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error> {
+    // Its files are closed by number, all at once and never again by their owners.
+    let mut init = ManuallyDrop::new(init);
+    let init = &mut *init;
     let plan = &init.plan;
-    process::start_clean()?;
+    process::reset_signals()?;
+    process::start_session()?;
     // First of all, so that everything made from here on is charged to the container; a cgroup namespace that is made
     // later has this cgroup as its root.
     init.cgroup.join_self().step(|| format!("join cgroup {}", init.cgroup.path()))?;
@@ -56,20 +64,24 @@ pub(crate) fn run(mut init: Init<'_>, channel: &Channel) -> Result<Infallible, E
         dev::make_nodes(plan, &root)?;
     }
     let console = console::open(&plan.process, plan.own_dev, &root, terminals.as_ref())?;
+    drop(terminals);
     // After the nodes: a masked path below /dev or /sys is there by now, and nothing is mounted over a mask.
     hidden::hide(plan, &init.host, &root)?;
     set_kernel_parameters(plan, &init.host)?;
     process::make_working_directory(&plan.process, &root)?;
     // The last looks at the image from outside it.
     let home = process::home(&plan.process, &root);
-    let null = init.host.open_null().and_then(|null| dev::open_null(&root, null));
+    let null = init.host.open_null().and_then(|null| dev::open_null(&root, &null));
     let null = null.step(|| "open the null device".to_owned())?;
     mounts::make_read_only(plan, &root)?;
     pivot_root_to(&root).step(|| "pivot into the root file system".to_owned())?;
     root::set_propagation(plan)?;
 
+    process::set_label(&plan.process, &init.host.procfs)?;
     let standing = Standing { root, home, null, console, fifo: init.host.fifo.take() };
-    process::become_program(&plan.process, &mut init.stdio, &init.settings, &init.host.procfs, standing, channel)
+    let prepared = process::prepare(&plan.process, &mut init.stdio, standing)?;
+    process::keep_only(&init.settings, &prepared, channel)?;
+    process::become_program(&plan.process, &init.settings, prepared, channel)
 }
 
 /// Joins what is named by path, then makes the rest in one call. The PID namespace it was born in.

@@ -9,8 +9,9 @@ use std::path::Path;
 
 use sys::Errno;
 use sys::at::{self, OFlag};
-use sys::credentials::{self, CapabilitySets, Limit, SeccompFlags};
+use sys::credentials::{self, Capabilities, CapabilitySets, Limit, SeccompFlags};
 use sys::namespace::Kind;
+use sys::process::PidFd;
 use sys::procfs::ProcFd;
 use sys::pty::Pty;
 use sys::rootfd::RootFd;
@@ -63,23 +64,25 @@ pub(crate) struct Standing {
     pub(crate) fifo: Option<Fifo>,
 }
 
-/// Sheds what a copy of the creator has and a new process should not: signal dispositions and mask, session, umask.
-pub(crate) fn start_clean() -> Result<(), Error> {
-    sys::signal::reset_all().step(|| "reset signals".to_owned())?;
-    // A session of its own: no controlling terminal, no job control of the creator's.
+/// Sheds the creator's signal dispositions and mask, and its umask.
+pub(crate) fn reset_signals() -> Result<(), Error> {
+    // Modes of what is made in the container are meant as they are given.
+    credentials::set_umask(0);
+    sys::signal::reset_all().step(|| "reset signals".to_owned())
+}
+
+/// A session of its own: no controlling terminal, no job control of the creator's, none of its keys.
+pub(crate) fn start_session() -> Result<(), Error> {
     sys::process::set_session().step(|| "start a session".to_owned())?;
     // Keys of the creator's session would be the container's too. A kernel without keyrings has none to leak.
     match sys::process::join_new_session_keyring() {
-        Err(error) if !error.is(Errno::ENOSYS) => return Err(error).step(|| "make a session keyring".to_owned()),
-        _ => {}
+        Err(error) if !error.is(Errno::ENOSYS) => Err(error).step(|| "make a session keyring".to_owned()),
+        _ => Ok(()),
     }
-    // Modes of what is made in the container are meant as they are given.
-    credentials::set_umask(0);
-    Ok(())
 }
 
 /// Writes `oomScoreAdj`; where the host forbids it and that is tolerated, it stays as inherited.
-pub(super) fn set_oom_score(plan: &ProcessPlan, settings: &Settings, procfs: &ProcFd) -> Result<(), Error> {
+pub(crate) fn set_oom_score(plan: &ProcessPlan, settings: &Settings, procfs: &ProcFd) -> Result<(), Error> {
     let Some(score) = plan.oom_score_adj else { return Ok(()) };
     match procfs.write_self("oom_score_adj", score.to_string()) {
         Err(error) if settings.best_effort_oom_score && (error.is(Errno::EACCES) || error.is(Errno::EPERM)) => Ok(()),
@@ -119,19 +122,20 @@ fn home_in(passwd: &[u8], uid: u32) -> Option<&[u8]> {
     })
 }
 
-/// Enters a running container: its cgroup is joined by now, its PID namespace is the one we were born in. `null` is the
+/// The kernel applies it at the exec, whoever of our line executes; written through our own procfs, never the container's
+/// (CVE-2019-16884).
+pub(crate) fn set_label(plan: &ProcessPlan, procfs: &ProcFd) -> Result<(), Error> {
+    let Some(profile) = &plan.apparmor_profile else { return Ok(()) };
+    procfs
+        .write_self("attr/apparmor/exec", format!("exec {profile}"))
+        .step(|| format!("set process.apparmorProfile {profile}"))
+}
+
+/// Enters a running container, whose cgroup is joined by now; the PID namespace is that of children only. `null` is the
 /// host's null device, for a container that has none.
-pub(crate) fn join(
-    plan: &ProcessPlan,
-    target: &OwnedFd,
-    null: OwnedFd,
-    settings: &Settings,
-    procfs: &ProcFd,
-) -> Result<Standing, Error> {
-    // While we can still do what the container may not.
-    set_oom_score(plan, settings, procfs)?;
+pub(crate) fn enter(plan: &ProcessPlan, target: &PidFd, null: &OwnedFd) -> Result<Standing, Error> {
     // One call for all of them: no moment in which we are half inside.
-    let all = [Kind::Mount, Kind::Net, Kind::Ipc, Kind::Uts, Kind::Cgroup];
+    let all = [Kind::Mount, Kind::Net, Kind::Ipc, Kind::Uts, Kind::Cgroup, Kind::Pid];
     sys::namespace::join(target, &all).step(|| "join the container's namespaces".to_owned())?;
     let root = own_root()?;
     let console = match plan.terminal {
@@ -143,45 +147,89 @@ pub(crate) fn join(
     Ok(Standing { root, home, null, console, fifo: None })
 }
 
-/// The last part of design.md's order: label, filter or capabilities and ids, fds, filter, exec.
-pub(crate) fn become_program(
-    plan: &ProcessPlan,
-    stdio: &mut StdioFds,
-    settings: &Settings,
-    procfs: &ProcFd,
-    standing: Standing,
-    channel: &Channel,
-) -> Result<Infallible, Error> {
+/// What [`become_program`] goes on with.
+pub(crate) struct Prepared {
+    env: Vec<CString>,
+    /// The master of the terminal whose peer the standard streams are.
+    console: Option<OwnedFd>,
+    fifo: Option<Fifo>,
+    /// Whether root could enter the working directory.
+    entered: Result<(), Error>,
+}
+
+/// What takes files and no capability of the program's: streams and working directory. A filter is not
+/// in force yet, so that it need not know the calls of this.
+pub(crate) fn prepare(plan: &ProcessPlan, stdio: &mut StdioFds, standing: Standing) -> Result<Prepared, Error> {
     let mut env = plan.env.clone();
     env.extend(standing.home);
-
     connect_streams(plan, stdio, &standing.null, standing.console.as_ref())?;
-    set_rlimits(plan, settings)?;
-    // The kernel applies it at the exec; written through our own procfs, never the container's (CVE-2019-16884).
-    if let Some(profile) = &plan.apparmor_profile {
-        procfs
-            .write_self("attr/apparmor/exec", format!("exec {profile}"))
-            .step(|| format!("set process.apparmorProfile {profile}"))?;
+    // As root, whatever the directory's mode; once more as the user where root may not (root-squashed NFS).
+    let entered = enter_working_directory(plan, &standing.root);
+    let console = standing.console.map(|console| console.master);
+    Ok(Prepared { env, console, fifo: standing.fifo, entered })
+}
+
+/// Closes all but the standard streams, those that the caller wants preserved, and what [`become_program`] needs: nothing of the
+/// host's is left in a process that the container can see, or that waits for its start. Only `prepared` and `channel` have
+/// owners that are used, or dropped, after this.
+pub(crate) fn keep_only(settings: &Settings, prepared: &Prepared, channel: &Channel) -> Result<(), Error> {
+    let mut kept = vec![channel.as_fd()];
+    kept.extend(prepared.console.as_ref().map(AsFd::as_fd));
+    kept.extend(prepared.fifo.as_ref().map(|fifo| fifo.directory.as_fd()));
+    sys::fd::close_all_but(3 + settings.preserve_fds, &kept)
+        .step(|| "close what the program must not inherit".to_owned())
+}
+
+/// Gives up what [`become_program`] does not need, before a process of the container can see us: for one that may trace us,
+/// what we have is what it has.
+pub(crate) fn shed_capabilities(plan: &ProcessPlan, settings: &Settings) -> Result<(), Error> {
+    let mut names = vec!["CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP", "CAP_DAC_OVERRIDE", "CAP_KILL"];
+    if settings.seccomp.is_some() && !plan.no_new_privileges {
+        names.push("CAP_SYS_ADMIN");
     }
+    if !plan.rlimits.is_empty() {
+        names.push("CAP_SYS_RESOURCE");
+    }
+    let needed = Capabilities::from_names(names).unwrap_or(Capabilities::ALL);
+    let step = || "give up capabilities".to_owned();
+    let own = CapabilitySets::current().step(step)?;
+    let keep = own.permitted & (needed | plan.capabilities.permitted | plan.capabilities.effective);
+    CapabilitySets { effective: keep, permitted: keep, inheritable: own.inheritable & keep }.apply().step(step)
+}
+
+/// The last part of design.md's order: limits, filter or capabilities and ids, filter, exec.
+pub(crate) fn become_program(
+    plan: &ProcessPlan,
+    settings: &Settings,
+    prepared: Prepared,
+    channel: &Channel,
+) -> Result<Infallible, Error> {
+    let Prepared { env, console, fifo, entered } = prepared;
+    if console.is_some() {
+        sys::pty::set_controlling(&std::io::stdin()).step(|| "take the terminal".to_owned())?;
+    }
+    set_rlimits(plan, settings)?;
+    // Here: `/proc/self` is found in the container's PID namespace only. As root, and without a filter that minds.
+    let harmless = program::refuse_image(&plan.args[0], &env, &settings.own_image).map_err(Error::from);
     if plan.no_new_privileges {
         credentials::set_no_new_privs().step(|| "set no_new_privs".to_owned())?;
     } else {
         // Without no_new_privs loading a filter takes CAP_SYS_ADMIN, which is about to go.
         load_filter(settings)?;
     }
-    // As root, whatever the directory's mode, and once more as the user where root may not (root-squashed NFS).
-    let entered = enter_working_directory(plan, &standing.root);
     take_identity(plan)?;
     if entered.is_err() {
-        enter_working_directory(plan, &standing.root)?;
+        enter_working_directory(plan, &own_root()?)?;
     }
     credentials::set_umask(plan.umask);
-    let program = find_program(plan, &env, settings);
+    let program = harmless.and_then(|()| Ok(program::find(&plan.args[0], &env)?));
     let program = if settings.program_at_start { program } else { Ok(program?) };
-    keep_only_declared_fds(settings)?;
 
-    channel.ready(standing.console.as_ref().map(|console| console.master.as_fd()));
-    if !wait_for_start(standing.fifo.as_ref(), channel)? {
+    if !channel.ready(console.as_ref().map(AsFd::as_fd)) {
+        return Err(Error::Refused("the creator can't be told that all is ready".to_owned()));
+    }
+    drop(console);
+    if !wait_for_start(fifo.as_ref(), channel)? {
         return Err(Error::Refused("the creator ended before the start".to_owned()));
     }
     let path = program?;
@@ -193,12 +241,6 @@ pub(crate) fn become_program(
     Err(program::explain(&path, error.errno()).into())
 }
 
-fn find_program(plan: &ProcessPlan, env: &[CString], settings: &Settings) -> Result<CString, Error> {
-    let path = program::find(&plan.args[0], env)?;
-    refuse_own_image(&path, settings)?;
-    Ok(path)
-}
-
 fn connect_streams(
     plan: &ProcessPlan,
     stdio: &mut StdioFds,
@@ -208,7 +250,6 @@ fn connect_streams(
     let step = || "connect the standard streams".to_owned();
     if let Some(console) = console {
         let peer = console.peer.as_fd();
-        sys::pty::set_controlling(&console.peer).step(|| "take the terminal".to_owned())?;
         give_to_user(plan, peer)?;
         return sys::fd::install_table(&[peer; 3], Vec::new()).map(drop).step(step);
     }
@@ -281,26 +322,6 @@ fn take_identity(plan: &ProcessPlan) -> Result<(), Error> {
     credentials::clear_ambient()
         .and_then(|()| credentials::raise_ambient(sets.ambient))
         .step(|| "set process.capabilities.ambient".to_owned())
-}
-
-/// CVE-2019-5736: an image whose entry point leads to `/proc/self/exe` would run the runtime's own file inside, from where
-/// it could be opened and overwritten.
-fn refuse_own_image(path: &CString, settings: &Settings) -> Result<(), Error> {
-    use std::os::unix::ffi::OsStrExt;
-    use std::os::unix::fs::MetadataExt;
-    let Ok(metadata) = std::fs::metadata(Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()))) else {
-        return Ok(()); // execve says why
-    };
-    match (metadata.dev(), metadata.ino()) == (settings.own_image.st_dev, settings.own_image.st_ino) {
-        true => Err(Error::Refused(format!("exec: {path:?}: permission denied: it is the runtime itself"))),
-        false => Ok(()),
-    }
-}
-
-/// All that we opened is close-on-exec already; this makes sure of what a caller may have leaked to us.
-fn keep_only_declared_fds(settings: &Settings) -> Result<(), Error> {
-    sys::fd::close_range_cloexec(3 + settings.preserve_fds)
-        .step(|| "close what the program must not inherit".to_owned())
 }
 
 /// False if there is nobody left to start us.

@@ -134,6 +134,7 @@ fn plan_failure(error: &PlanError) -> Failure {
 fn runtime_failure(error: &oci_runtime::Error) -> Failure {
     match error {
         oci_runtime::Error::Container(error) => crate::status::refusal(error),
+        oci_runtime::Error::NotRunning(_) => failure(ErrorKind::NotRunning, chain(error)),
         error => failure(ErrorKind::Internal, chain(error)),
     }
 }
