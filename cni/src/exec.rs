@@ -1,8 +1,9 @@
 //! Running a plugin binary: configuration in, result or error out, within a deadline and a bound.
 //!
-//! The configuration is handed over as an anonymous file, so that neither side can block on a full pipe. The plugin
-//! runs in a process group of its own, which is killed as a whole at the deadline: a plugin's own children (a shell
-//! script's, a delegating plugin's IPAM) must not outlive the call.
+//! The configuration is handed over as an anonymous file, so that neither side can block on a full pipe. What a runtime
+//! calls runs in a process group of its own, which is killed as a whole at the deadline: a plugin's own children (a shell
+//! script's, a delegating plugin's IPAM) must not outlive the call. That is why a plugin that calls another leaves it in
+//! the group ([`Group::Callers`]): one that led its own would not be reached, and could reserve an address after the DEL.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -93,17 +94,27 @@ fn printed(stdout: &str) -> String {
     if stdout.is_empty() { " and no error message".into() } else { format!(" and printed {stdout:?}, not a CNI error") }
 }
 
+/// The process group that a plugin runs in, and so what is killed at its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// One of its own, killed as a whole: for a runtime.
+    Own,
+    /// The caller's, so that whoever kills the caller's kills it too; only the plugin itself is killed at its deadline.
+    Callers,
+}
+
 /// Runs `plugin` and returns what it printed. `environment` is added to the caller's own, which CNI plugins inherit.
 pub(crate) fn run(
     plugin: &Path,
     environment: &[(&str, &std::ffi::OsStr)],
     config: &[u8],
     limit: Duration,
+    group: Group,
 ) -> Result<Vec<u8>, ExecError> {
     let started = |source| ExecError::Start { path: plugin.into(), source };
     let input = anonymous_file(config).map_err(started)?;
-    let child = spawn(plugin, environment, &input).map_err(started)?;
-    let mut running = Running { child, reaped: false };
+    let child = spawn(plugin, environment, &input, group).map_err(started)?;
+    let mut running = Running { child, group, reaped: false };
     let ended = running.collect(limit);
     match ended {
         Err(source) => Err(ExecError::Watch { path: plugin.into(), source }),
@@ -132,11 +143,19 @@ fn anonymous_file(content: &[u8]) -> std::io::Result<File> {
 
 /// Starts the plugin; one that is just being written (ETXTBSY) is tried again for five seconds, as libcni does.
 #[allow(clippy::disallowed_methods, reason = "nothing announces that the last writer closed a file")]
-fn spawn(plugin: &Path, environment: &[(&str, &std::ffi::OsStr)], input: &File) -> std::io::Result<Child> {
+fn spawn(
+    plugin: &Path,
+    environment: &[(&str, &std::ffi::OsStr)],
+    input: &File,
+    group: Group,
+) -> std::io::Result<Child> {
     let mut attempt = 0;
     loop {
         let mut command = Command::new(plugin);
-        command.envs(environment.iter().copied()).process_group(0);
+        command.envs(environment.iter().copied());
+        if group == Group::Own {
+            command.process_group(0);
+        }
         command.stdin(input.try_clone()?).stdout(Stdio::piped()).stderr(Stdio::piped());
         match command.spawn() {
             Err(error) if error.kind() == ErrorKind::ExecutableFileBusy && attempt < BUSY_RETRIES => {
@@ -155,17 +174,21 @@ enum Ended {
     TooLong,
 }
 
-/// A started plugin; dropping it kills its process group and reaps it.
+/// A started plugin; dropping it kills it, with its process group if it leads one, and reaps it.
 struct Running {
     child: Child,
+    group: Group,
     reaped: bool,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         if !self.reaped {
-            // The group still exists: its leader is not reaped.
-            let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
+            // Process and group still exist: the plugin is not reaped.
+            let _ = match self.group {
+                Group::Own => killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL).map_err(Into::into),
+                Group::Callers => self.child.kill(),
+            };
             let _ = self.child.wait();
         }
     }
@@ -251,4 +274,35 @@ fn text(bytes: &[u8]) -> String {
 pub(crate) fn find(plugin: &str, directories: &[PathBuf]) -> Option<PathBuf> {
     let candidates = directories.iter().map(|directory| directory.join(plugin));
     candidates.into_iter().find(|path| path.metadata().is_ok_and(|metadata| metadata.is_file()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    /// What a shell prints; the script is its "plugin configuration".
+    fn shell(script: &str, limit: Duration, group: Group) -> Result<String, ExecError> {
+        let environment = [("ENV", OsStr::new(""))];
+        run(Path::new("/bin/sh"), &environment, script.as_bytes(), limit, group).map(|printed| text(&printed))
+    }
+
+    #[test]
+    fn only_what_a_runtime_calls_leads_a_process_group() {
+        // Fields 1 and 5 of proc_pid_stat(5); the name in field 2 has no space.
+        let ids = "read pid name state parent group rest < /proc/$$/stat; echo $pid $group";
+        let limit = Duration::from_secs(20);
+        let own = shell(ids, limit, Group::Own).unwrap();
+        let (pid, group) = own.split_once(' ').unwrap();
+        assert_eq!(pid, group);
+        let callers = shell(ids, limit, Group::Callers).unwrap();
+        assert_eq!(callers.split_once(' ').unwrap().1, nix::unistd::getpgrp().to_string());
+    }
+
+    #[test]
+    fn a_plugin_in_its_callers_group_is_killed_alone() {
+        let ended = shell("exec sleep 1000", Duration::from_millis(200), Group::Callers);
+        assert!(matches!(ended, Err(ExecError::TimedOut { .. })), "{ended:?}");
+    }
 }

@@ -152,6 +152,31 @@ fn an_add_that_is_killed_at_any_point_is_cleaned_up_by_del() {
     node.end(&pod);
 }
 
+/// A runtime kills a plugin's process group at its deadline. An IPAM plugin that lived on could reserve an address
+/// after the DEL.
+#[test]
+fn the_end_of_the_bridges_process_group_is_the_end_of_its_ipam() {
+    use std::os::unix::process::CommandExt as _;
+
+    let node = Node::new();
+    let (pod, started) = (node.pod("one"), node.world.dir().join("started"));
+    let script = node.ours.join("slow-ipam");
+    write(&script, format!("#!/bin/sh\necho $$ > {0}.new; mv {0}.new {0}; exec sleep 1000\n", started.display()));
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let config = network(json!({"ipam": {"type": "slow-ipam"}}));
+    let mut bridge = start(node.command(&node.ours, "bridge", "ADD", &pod).process_group(0), &config);
+    eventually("IPAM runs", Duration::from_secs(10), || started.exists());
+    let ipam = std::fs::read_to_string(&started).unwrap();
+    let group = nix::unistd::Pid::from_raw(i32::try_from(bridge.id()).unwrap());
+    nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL).unwrap();
+    bridge.wait().unwrap();
+    eventually("IPAM is gone", Duration::from_secs(10), || {
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", ipam.trim())).unwrap_or_default();
+        state.is_empty() || state.contains(" Z ")
+    });
+    node.end(&pod);
+}
+
 #[test]
 fn the_bridges_hardware_address_does_not_change_with_its_pods() {
     let node = Node::new();

@@ -10,7 +10,7 @@ use super::conflist::{NetworkList, PluginConfig};
 use super::{Attachment, Deadlines, Error, Namespace};
 use crate::caseless;
 use crate::convert::{self, ConvertError};
-use crate::exec::{self, ExecError};
+use crate::exec::{self, ExecError, Group};
 use crate::names::is_plugin_type;
 use crate::result::CniResult;
 use crate::version;
@@ -175,7 +175,7 @@ impl Chain<'_> {
         let missing = || PluginFailure::Missing(path.to_string_lossy().into_owned());
         let binary = exec::find(&plugin.kind, self.bin_dirs).ok_or_else(missing)?;
         let environment: Vec<_> = environment.iter().copied().chain([("CNI_PATH", path.as_os_str())]).collect();
-        Ok(exec::run(&binary, &environment, config, limit)?)
+        Ok(exec::run(&binary, &environment, config, limit, Group::Own)?)
     }
 
     fn failed(&self, verb: &'static str, plugin: &PluginConfig, source: PluginFailure, undo: String) -> Error {
@@ -206,7 +206,7 @@ pub(super) fn versions(kind: &str, bin_dirs: &[PathBuf], limit: Duration) -> Res
         ("CNI_PATH", dummy),
     ];
     let config = format!("{{\"cniVersion\":\"{}\"}}", version::CURRENT);
-    let printed = match exec::run(&binary, &environment, config.as_bytes(), limit) {
+    let printed = match exec::run(&binary, &environment, config.as_bytes(), limit, Group::Own) {
         Err(ExecError::Plugin(error)) if error.msg == "unknown CNI_COMMAND: VERSION" => {
             return Ok(vec!["0.1.0".into()]);
         }

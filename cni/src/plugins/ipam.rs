@@ -14,7 +14,7 @@ use super::host_local;
 use super::skel::{Invocation, Plugin, chain};
 use crate::convert;
 use crate::error::{PluginError, code};
-use crate::exec::{self, ExecError};
+use crate::exec::{self, ExecError, Group};
 use crate::names::is_plugin_type;
 use crate::result::CniResult;
 
@@ -93,7 +93,8 @@ impl<'a> Ipam<'a> {
     fn execute(&self, verb: &str) -> Result<Vec<u8>, PluginError> {
         let config = serde_json::to_vec(&self.call.config)
             .map_err(|error| PluginError::new(code::INTERNAL, error.to_string()))?;
-        let printed = exec::run(&self.find()?, &[("CNI_COMMAND", OsStr::new(verb))], &config, LIMIT);
+        let environment = [("CNI_COMMAND", OsStr::new(verb))];
+        let printed = exec::run(&self.find()?, &environment, &config, LIMIT, Group::Callers);
         printed.map_err(|error| match error {
             ExecError::Plugin(error) => error,
             other => PluginError::new(code::INTERNAL, chain(&other)),
