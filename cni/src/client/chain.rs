@@ -40,15 +40,23 @@ pub enum PluginFailure {
     Result(#[from] ConvertError),
 }
 
+impl PluginFailure {
+    /// Whether the plugin never ran.
+    fn is_of_start(&self) -> bool {
+        matches!(self, PluginFailure::Missing(_) | PluginFailure::Exec(ExecError::Start { .. }))
+    }
+}
+
 impl Chain<'_> {
-    /// ADD through all plugins; each gets the result of the one before it.
+    /// ADD through all plugins; each gets the result of the one before it. A failure is undone, by DEL.
     pub(super) fn add(&self, attachment: &Attachment) -> Result<CniResult, Error> {
         let mut result: Option<CniResult> = None;
         for (position, plugin) in self.list.plugins.iter().enumerate() {
             let added = self.add_one(plugin, attachment, result.as_ref());
             result = Some(added.map_err(|failure| {
-                // The one that failed may have made something before it did.
-                let undone = self.del_from(position, attachment, None, Namespace::Stays);
+                // The one that failed may have made something before it did, unless it never ran.
+                let ran = if failure.is_of_start() { position } else { position + 1 };
+                let undone = self.del_first(ran, attachment, None, Namespace::Stays);
                 let undo = undone.err().map(|error| format!("; and undoing it failed: {}", chain_of(&error)));
                 self.failed("ADD", plugin, failure, undo.unwrap_or_default())
             })?);
@@ -69,32 +77,32 @@ impl Chain<'_> {
         Ok(convert::from_json(result, &self.list.cni_version)?)
     }
 
-    /// DEL through all plugins, in reverse. Every one is run, whatever the others do; the first failure is returned.
+    /// DEL through all plugins, in reverse, up to the first that fails, as libcni does. Those before it keep what they
+    /// made until a DEL succeeds: an address that were given back while a host port still leads to it would be the next
+    /// pod's, and the port's traffic with it.
     pub(super) fn del(
         &self,
         attachment: &Attachment,
         result: Option<&Value>,
         namespace: Namespace,
     ) -> Result<(), Error> {
-        self.del_from(self.list.plugins.len() - 1, attachment, result, namespace)
+        self.del_first(self.list.plugins.len(), attachment, result, namespace)
     }
 
-    fn del_from(
+    /// DEL through the chain's first `count` plugins.
+    fn del_first(
         &self,
-        last: usize,
+        count: usize,
         attachment: &Attachment,
         result: Option<&Value>,
         namespace: Namespace,
     ) -> Result<(), Error> {
-        let mut outcome = Ok(());
-        for plugin in self.list.plugins[..=last].iter().rev() {
+        for plugin in self.list.plugins[..count].iter().rev() {
             let config = self.config_for(plugin, Some(attachment), result.cloned());
-            let ran = self.run("DEL", plugin, attachment, &config, self.deadlines.del, namespace);
-            if let Err(failure) = ran {
-                outcome = outcome.and(Err(self.failed("DEL", plugin, failure, String::new())));
-            }
+            self.run("DEL", plugin, attachment, &config, self.deadlines.del, namespace)
+                .map_err(|failure| self.failed("DEL", plugin, failure, String::new()))?;
         }
-        outcome
+        Ok(())
     }
 
     /// CHECK through all plugins, each with the chain's final result.

@@ -155,7 +155,7 @@ fn a_failed_add_is_undone_and_names_plugin_file_and_text() {
 }
 
 #[test]
-fn every_plugin_gets_its_del_even_if_another_fails() {
+fn del_stops_at_the_first_failure_and_the_next_one_completes_it() {
     let node = Node::new(TWO_PLUGINS);
     node.plugin("first", RESULT);
     node.plugin("second", RESULT);
@@ -164,11 +164,22 @@ fn every_plugin_gets_its_del_even_if_another_fails() {
     node.plugin("second", "exit 3");
     let error = networks.del(&attachment(), Namespace::Stays).unwrap_err();
     assert!(text(&error).contains("second ended with exit status: 3 and no error message"), "{}", text(&error));
-    assert!(node.log("order").ends_with("second DEL\nfirst DEL\n"));
+    assert!(node.log("order").ends_with("first ADD\nsecond ADD\nsecond DEL\n"), "the address stays taken");
     assert_eq!(node.cached(), 1, "kept, so that the next DEL has it");
     node.plugin("second", "");
     networks.del(&attachment(), Namespace::Stays).unwrap();
+    assert!(node.log("order").ends_with("second DEL\nsecond DEL\nfirst DEL\n"));
     assert_eq!(node.cached(), 0);
+}
+
+#[test]
+fn a_plugin_that_could_not_be_started_is_not_asked_to_undo() {
+    let node = Node::new(TWO_PLUGINS);
+    node.plugin("first", RESULT);
+    put(&node.path("bin/second"), 0o755, "#!/nowhere/interpreter\n");
+    let error = text(&node.networks().add(&attachment()).unwrap_err());
+    assert!(error.contains("plugin \"second\"") && !error.contains("undoing"), "{error}");
+    assert_eq!(node.log("order"), "first ADD\nfirst DEL\n");
 }
 
 const ONE_PLUGIN: &str = r#"{"cniVersion": "1.1.0", "name": "net", "plugins": [{"type": "only"}]}"#;
