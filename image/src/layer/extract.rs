@@ -7,12 +7,12 @@
 //! Layers are unpacked without their parents, in parallel, so a directory that the archive only implies can't take its
 //! owner and mode from the layer below here; it is reported in [`LayerTree::implied`] for whoever stacks the layers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::OsStr;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufRead, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -30,6 +30,8 @@ use super::{LayerError, TarError};
 const OPAQUE: &str = "trusted.overlay.opaque";
 /// Directories that are kept open. Archives go depth first, so few are enough.
 const OPEN_DIRECTORIES: usize = 48;
+/// The components of the longest target that a link can have.
+const MOST_BEHIND_A_LINK: u64 = 2048;
 /// What a file system gives out at least.
 const DISK_BLOCK: u64 = 4096;
 
@@ -54,6 +56,12 @@ pub enum ExtractError {
     /// Too many directories.
     #[error("unpack \"{path}\": too many nested directories")]
     TooDeep {
+        /// The path in the image, escaped and cut off.
+        path: String,
+    },
+    /// Directories that a few bytes of the archive imply in great number, or that carry too many attributes.
+    #[error("unpack \"{path}\": too many directories")]
+    TooManyDirectories {
         /// The path in the image, escaped and cut off.
         path: String,
     },
@@ -117,7 +125,18 @@ struct DirectoryMetadata {
     uid: u32,
     gid: u32,
     modified: Option<Timestamp>,
+    /// Only those that are restored.
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// No entry named it, and the lower layers' one shows through.
+    implied: bool,
+}
+
+impl DirectoryMetadata {
+    /// What it takes in memory until the end, with its path.
+    fn weight(&self, path: &[u8]) -> usize {
+        let xattrs = self.xattrs.iter().map(|(name, value)| name.len() + value.len() + size_of::<(Vec<u8>, Vec<u8>)>());
+        path.len() + size_of::<(Vec<u8>, Self)>() + xattrs.sum::<usize>()
+    }
 }
 
 /// Writes entries below one directory.
@@ -126,7 +145,10 @@ pub(super) struct Extractor {
     limits: Limits,
     open: HashMap<Vec<u8>, Rc<OwnedFd>>,
     directories: BTreeMap<Vec<u8>, DirectoryMetadata>,
-    implied: BTreeSet<Vec<u8>>,
+    /// The weight of them all.
+    deferred: usize,
+    /// Directories that were made without an entry of their own.
+    unnamed: u64,
     tree: LayerTree,
 }
 
@@ -137,7 +159,8 @@ impl Extractor {
             limits,
             open: HashMap::new(),
             directories: BTreeMap::new(),
-            implied: BTreeSet::new(),
+            deferred: 0,
+            unnamed: 0,
             tree: LayerTree { inodes: 1, bytes: DISK_BLOCK, ..LayerTree::default() },
         }
     }
@@ -189,9 +212,11 @@ impl Extractor {
             if let Some(modified) = metadata.modified {
                 at::futimens(&directory, modified, modified).map_err(fail)?;
             }
+            if metadata.implied {
+                self.tree.implied.push(PathBuf::from(OsString::from_vec(path)));
+            }
         }
-        let implied = std::mem::take(&mut self.implied);
-        self.tree.implied = implied.into_iter().map(|path| PathBuf::from(OsStr::from_bytes(&path))).collect();
+        self.tree.implied.reverse();
         Ok(self.tree)
     }
 
@@ -224,11 +249,30 @@ impl Extractor {
 
     fn make_directory(&mut self, place: &Place<'_>, entry: Entry) -> Result<(), ExtractError> {
         self.new_directory(place)?;
-        self.implied.remove(place.path);
-        let Entry { mode, uid, gid, modified, xattrs, .. } = entry;
-        let metadata = DirectoryMetadata { mode, uid, gid, modified: Some(modified), xattrs };
-        self.directories.insert(place.path.to_vec(), metadata);
-        Ok(())
+        let Entry { mode, uid, gid, modified, mut xattrs, .. } = entry;
+        xattrs.retain(|(name, _)| is_restored(name));
+        self.defer(place.path, DirectoryMetadata { mode, uid, gid, modified: Some(modified), xattrs, implied: false })
+    }
+
+    /// Remembers what a directory gets at the end.
+    fn defer(&mut self, path: &[u8], metadata: DirectoryMetadata) -> Result<(), ExtractError> {
+        self.deferred += metadata.weight(path);
+        if let Some(before) = self.directories.insert(path.to_vec(), metadata) {
+            self.deferred -= before.weight(path);
+        }
+        match self.deferred > self.limits.deferred {
+            true => Err(ExtractError::TooManyDirectories { path: shown(path) }),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts directories that are about to be made for `path` and that have no entry.
+    fn charge(&mut self, path: &[u8], directories: u64) -> Result<(), ExtractError> {
+        self.unnamed += directories;
+        match self.unnamed > self.limits.entries {
+            true => Err(ExtractError::TooManyDirectories { path: shown(path) }),
+            false => Ok(()),
+        }
     }
 
     /// Makes a directory, unless there is one. In place of a whiteout it is opaque: the whiteout hid the lower one.
@@ -318,7 +362,9 @@ impl Extractor {
             }
             Err(error) if error.is(Errno::EEXIST) => match place.existing()? {
                 Existing::Directory => {
-                    self.implied.remove(&path);
+                    if let Some(metadata) = self.directories.get_mut(&path) {
+                        metadata.implied = false;
+                    }
                     self.opaque(&path)
                 }
                 _ => Ok(()), // it hides the lower one already
@@ -351,20 +397,22 @@ impl Extractor {
         let (up, name) = path::split(path);
         let parent = self.directory(up)?;
         let place = Place { parent: &parent, name: OsStr::from_bytes(name), path };
+        self.charge(path, 1)?;
         match at::mkdirat(&*parent, place.name, 0o700) {
             Ok(()) => {
                 self.count(DISK_BLOCK);
-                self.imply(path, true);
+                self.imply(path, true)?;
             }
             Err(error) if error.is(Errno::EEXIST) => match place.existing()? {
                 Existing::Directory => {}
                 Existing::Whiteout => {
                     self.new_directory(&place)?;
-                    self.imply(path, false);
+                    self.imply(path, false)?;
                 }
                 // A link whose target is not there yet (or only in a lower layer): the target is made, as containerd
                 // does.
                 Existing::Link => {
+                    self.charge(path, MOST_BEHIND_A_LINK)?;
                     self.root.mkdir_all(Path::new(OsStr::from_bytes(path)), 0o755).map_err(fail)?;
                 }
                 Existing::Other => return Err(ExtractError::NotADirectory { path: shown(path) }),
@@ -376,12 +424,10 @@ impl Extractor {
 
     /// Notes a directory that no entry named (yet). If the lower layers' one shows through, its metadata is taken
     /// later.
-    fn imply(&mut self, path: &[u8], shows_lower: bool) {
-        if shows_lower {
-            self.implied.insert(path.to_vec());
-        }
-        let metadata = DirectoryMetadata { mode: 0o755, uid: 0, gid: 0, modified: None, xattrs: Vec::new() };
-        self.directories.insert(path.to_vec(), metadata);
+    fn imply(&mut self, path: &[u8], shows_lower: bool) -> Result<(), ExtractError> {
+        let (mode, uid, gid) = (0o755, 0, 0);
+        let metadata = DirectoryMetadata { mode, uid, gid, modified: None, xattrs: Vec::new(), implied: shows_lower };
+        self.defer(path, metadata)
     }
 
     fn existing_directory(&mut self, path: &[u8]) -> sys::Result<Rc<OwnedFd>> {
@@ -413,10 +459,12 @@ impl Extractor {
         sys::remove::remove_all(place.parent, place.name).map_err(|error| place.failed(error))?;
         // Paths through it, by a link too, may lead elsewhere now.
         self.open.clear();
-        self.implied.remove(place.path);
-        self.implied.retain(|path| !path::is_below(path, place.path));
-        self.directories.remove(place.path);
-        self.directories.retain(|path, _| !path::is_below(path, place.path));
+        let itself = self.directories.remove_entry(place.path);
+        // What lies below it starts with its path and a slash, and '0' is the byte after the slash.
+        let (first, end) = ([place.path, b"/"].concat(), [place.path, b"0"].concat());
+        let below = self.directories.extract_if(first..end, |_, _| true);
+        let gone = itself.into_iter().chain(below).map(|(path, metadata)| metadata.weight(&path)).sum::<usize>();
+        self.deferred -= gone;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 /// Bounds on one layer. containerd has none of them; CVE-2017-14992, CVE-2025-58183 and their like are why we do.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Entries in the archive.
+    /// Entries in the archive; and again as many directories that its paths only imply.
     pub(crate) entries: u64,
     /// Bytes of the uncompressed archive that are always allowed, whatever the ratio.
     pub(crate) free_expansion: u64,
@@ -21,6 +21,8 @@ pub(crate) struct Limits {
     pub(crate) path: usize,
     /// Directories in one path, so that nothing here or later recurses deeper.
     pub(crate) depth: usize,
+    /// Bytes of memory for what directories get at the end: their paths, owners, modes, times and attributes.
+    pub(crate) deferred: usize,
 }
 
 impl Limits {
@@ -34,7 +36,8 @@ impl Limits {
         pax_header: 1 << 20,
         xattr_bytes: 128 << 10,
         path: 4096,
-        depth: 1024,
+        depth: 256,
+        deferred: 64 << 20,
     };
 
     /// How many uncompressed bytes a layer of `compressed` bytes may have.

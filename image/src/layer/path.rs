@@ -28,11 +28,6 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// True if the clean path `path` lies below the clean path `directory`.
-pub(super) fn is_below(path: &[u8], directory: &[u8]) -> bool {
-    path.strip_prefix(directory).is_some_and(|rest| rest.first() == Some(&b'/'))
-}
-
 /// For messages: every byte visible.
 pub(super) fn shown(path: &[u8]) -> String {
     path[..path.len().min(256)].escape_ascii().to_string()

@@ -27,8 +27,17 @@ fn gzip(data: &[u8]) -> Vec<u8> {
 
 /// Applies `blob`, which should be `expected`, in chunks of `chunk` bytes.
 fn apply_as(blob: &[u8], expected: &Expected, target: &Path, chunk: usize) -> Result<LayerTree, LayerError> {
+    apply_within(Limits { free_expansion: 4 << 20, ..Limits::PULL }, blob, expected, target, chunk)
+}
+
+fn apply_within(
+    limits: Limits,
+    blob: &[u8],
+    expected: &Expected,
+    target: &Path,
+    chunk: usize,
+) -> Result<LayerTree, LayerError> {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    let limits = Limits { free_expansion: 4 << 20, ..Limits::PULL };
     std::thread::scope(|scope| {
         scope.spawn(move || {
             for chunk in blob.chunks(chunk) {
@@ -119,4 +128,28 @@ fn bombs_are_defused() {
     let blob = wide.finish().unwrap();
     let error = apply_as(&blob, &expected(&blob, b"x"), target.path(), 1 << 16).unwrap_err();
     assert!(matches!(error, LayerError::Inflate(InflateError::Format { .. })), "{error}");
+}
+
+#[test]
+fn directories_that_paths_imply_are_counted_and_their_memory_is_bounded() {
+    let deep = |name: &str| format!("{}file", format!("{name}/").repeat(20));
+    let whole = archive(&[(&deep("a"), b""), (&deep("b"), b"")]);
+    let apply = |limits| {
+        let target = tempfile::tempdir().unwrap();
+        apply_within(limits, &whole, &expected(&whole, &whole), target.path(), 1 << 16)
+    };
+    assert_eq!(apply(Limits { entries: 40, ..Limits::PULL }).unwrap().implied.len(), 40);
+    for limits in [Limits { entries: 39, ..Limits::PULL }, Limits { deferred: 2000, ..Limits::PULL }] {
+        let error = apply(limits).unwrap_err();
+        let is_refused = matches!(error, LayerError::Extract(ExtractError::TooManyDirectories { .. }));
+        assert!(is_refused, "{error}");
+    }
+}
+
+#[test]
+fn what_a_file_replaces_is_forgotten_and_its_neighbours_are_not() {
+    let whole = archive(&[("a/b/c/x", b""), ("a/b.d/x", b""), ("a/b0/x", b""), ("a/b", b"")]);
+    let target = tempfile::tempdir().unwrap();
+    let tree = apply_as(&whole, &expected(&whole, &whole), target.path(), 1 << 16).unwrap();
+    assert_eq!(tree.implied, ["a", "a/b.d", "a/b0"].map(Path::new));
 }
