@@ -75,6 +75,19 @@ fn del_succeeds_twice_without_namespace_and_after_its_end() {
     node.end(&never_added);
 }
 
+/// The pod of a configuration that another bridge plugin took, or that was edited since.
+#[test]
+fn del_succeeds_with_a_configuration_that_add_refuses() {
+    let node = Node::new();
+    let pod = node.pod("one");
+    node.add(&pod, &network(json!({})));
+    let refused = network(json!({"vlan": 5, "mtu": -1, "ipam": {"type": "host-local", "subnet": "10.88.0.0"}}));
+    assert!(node.call("bridge", "ADD", &pod, &refused).is_err());
+    node.del(&pod, &refused);
+    assert!(node.veths().is_empty() && node.reservations().is_empty());
+    node.end(&pod);
+}
+
 #[test]
 fn a_del_before_the_namespaces_end_frees_the_address_and_leaves_the_pair_to_the_kernel() {
     let node = Node::new();

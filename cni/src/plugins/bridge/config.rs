@@ -1,13 +1,15 @@
 //! What the configuration asks of a bridge.
 
 use serde::Deserialize;
+use serde_json::Value;
 use sys::netlink::route::Mac;
 
 use super::super::conf::{argument, decode, refuse_not_built, refused};
 use super::super::skel::Invocation;
 use super::PLUGIN;
+use crate::caseless;
 use crate::error::{PluginError, code};
-use crate::names::check_interface_name;
+use crate::names::{check_interface_name, is_plugin_type};
 use crate::result::Dns;
 
 /// Keys of the reference that are not built. `ipMasqBackend` is looked at for its value.
@@ -112,6 +114,14 @@ impl Config {
     }
 }
 
+/// The IPAM plugin to give addresses back to. It is all that a DEL reads of the configuration: what an ADD would be
+/// refused for must not keep what another plugin, or another version of this one, made from being removed. Of an
+/// impossible name no ADD ever had an address.
+pub(super) fn ipam_of_del(call: &Invocation) -> Option<&str> {
+    let ipam = caseless::get(&call.config, "ipam").and_then(Value::as_object)?;
+    caseless::get(ipam, "type").and_then(Value::as_str).filter(|kind| is_plugin_type(kind))
+}
+
 fn invalid(message: String) -> PluginError {
     PluginError::new(code::INVALID_CONFIG, message)
 }
@@ -125,11 +135,15 @@ fn parse_mac(text: &str) -> Result<Mac, PluginError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn parse(config: Value) -> Result<Config, PluginError> {
+        Config::parse(&call(config))
+    }
+
+    fn call(config: Value) -> Invocation {
         let Value::Object(config) = config else { panic!("{config}") };
-        Config::parse(&Invocation {
+        Invocation {
             container_id: "c1".into(),
             netns: "/run/netns/c1".into(),
             ifname: "eth0".into(),
@@ -139,7 +153,20 @@ mod tests {
             network: "net".into(),
             version: "1.0.0".into(),
             netns_ends: false,
-        })
+        }
+    }
+
+    #[test]
+    fn a_del_finds_its_ipam_in_a_configuration_that_an_add_refuses() {
+        let check = |config: Value, expected: Option<&str>| {
+            assert!(parse(config.clone()).is_err(), "{config}");
+            assert_eq!(ipam_of_del(&call(config.clone())), expected, "{config}");
+        };
+        check(json!({"vlan": 5, "ipam": {"type": "host-local"}}), Some("host-local"));
+        check(json!({"mtu": "large", "IPAM": {"Type": "host-local"}}), Some("host-local"));
+        check(json!({"mtu": -1}), None);
+        check(json!({"ipam": {"type": 5}}), None);
+        assert_eq!(ipam_of_del(&call(json!({"ipam": {"type": "../host-local"}}))), None);
     }
 
     #[test]

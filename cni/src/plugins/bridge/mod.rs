@@ -139,7 +139,6 @@ fn connect(
 }
 
 fn del(call: &Invocation) -> Result<(), PluginError> {
-    let config = Config::parse(call)?;
     let namespace = if call.netns.is_empty() { None } else { Namespace::open(call.netns.as_ref())? };
     if let Some(namespace) = namespace {
         namespace.enter(|| match call.netns_ends {
@@ -147,7 +146,7 @@ fn del(call: &Invocation) -> Result<(), PluginError> {
             false => pod::delete_link(&call.ifname),
         })?;
     }
-    config.ipam.map_or(Ok(()), |kind| Ipam::new(&kind, call)?.del())
+    config::ipam_of_del(call).map_or(Ok(()), |kind| Ipam::new(kind, call)?.del())
 }
 
 fn status(call: &Invocation) -> Result<(), PluginError> {

@@ -4,11 +4,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::super::conf::{argument, decode, refused};
 use super::super::skel::Invocation;
 use super::failed;
 use super::range::{Range, RangeSet};
+use crate::caseless;
 use crate::error::{PluginError, code};
 use crate::result::{Cidr, Dns, Route};
 use crate::version::Version;
@@ -85,14 +87,15 @@ pub(super) struct Allocation {
     pub(super) resolv_conf: Option<PathBuf>,
 }
 
-/// The network's directory alone.
+/// The network's directory alone: nothing else of the configuration need be right to give addresses back.
 pub(super) fn directory(call: &Invocation) -> Result<PathBuf, PluginError> {
-    let ipam = decode::<Network>(call)?.ipam.ok_or_else(missing_ipam)?;
-    Ok(directory_of(&ipam, &call.network))
+    let ipam = caseless::get(&call.config, "ipam").and_then(Value::as_object).ok_or_else(missing_ipam)?;
+    let data_dir = caseless::get(ipam, "dataDir").and_then(Value::as_str).unwrap_or_default();
+    Ok(directory_of(data_dir, &call.network))
 }
 
-fn directory_of(ipam: &IpamKeys, network: &str) -> PathBuf {
-    let parent = if ipam.data_dir.is_empty() { DEFAULT_DIRECTORY } else { &ipam.data_dir };
+fn directory_of(data_dir: &str, network: &str) -> PathBuf {
+    let parent = if data_dir.is_empty() { DEFAULT_DIRECTORY } else { data_dir };
     Path::new(parent).join(network)
 }
 
@@ -105,7 +108,7 @@ impl Allocation {
     pub(super) fn parse(call: &Invocation) -> Result<Allocation, PluginError> {
         let network: Network = decode(call)?;
         let ipam = network.ipam.ok_or_else(missing_ipam)?;
-        let directory = directory_of(&ipam, &call.network);
+        let directory = directory_of(&ipam.data_dir, &call.network);
         let single = ipam.subnet.map(|subnet| {
             let (range_start, range_end, gateway) = (ipam.range_start, ipam.range_end, ipam.gateway);
             vec![RangeKeys { subnet, range_start, range_end, gateway }]
@@ -203,7 +206,7 @@ fn parse_resolv_conf(text: &str) -> Dns {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn call(config: Value) -> Invocation {
         let Value::Object(config) = config else { panic!("{config}") };
@@ -249,6 +252,18 @@ mod tests {
             json!({"ranges": [[{"subnet": "2001:db8::/64"}]]}),
             "host-local: the IPv6 subnet 2001:db8:: of range set 0 is not built yet in Orlop",
         );
+    }
+
+    #[test]
+    fn the_directory_is_found_in_a_configuration_that_an_add_refuses() {
+        let check = |config: Value, expected: &str| {
+            let call = call(config);
+            assert!(Allocation::parse(&call).is_err());
+            assert_eq!(directory(&call).unwrap(), Path::new(expected));
+        };
+        check(json!({"ipam": {"subnet": "10.1.0.0", "DataDir": "/data"}}), "/data/net");
+        check(json!({"ipam": {"ranges": 5, "routes": "none"}, "runtimeConfig": 1}), "/var/lib/cni/networks/net");
+        assert!(directory(&call(json!({}))).is_err());
     }
 
     #[test]
