@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use bytes::Bytes;
 use sys::rootfd::RootFd;
 
+use super::database::DatabaseError;
 use super::flight::Landed;
 use super::records::{Change, ImageRecord, SnapshotRecord};
 use super::{ImageId, Inner, StoreError, file_error, snapshot};
@@ -42,11 +43,30 @@ impl Inner {
         if wrote {
             sys::fs::syncfs(&self.directory).map_err(StoreError::Sync)?;
         }
-        self.database.commit(&change)?;
+        self.write(&change)?;
         stack.kept.iter().for_each(|landed| landed.snapshot.keep());
         let configs = HashMap::from([(pulled.record.id.clone(), pulled.config.clone())]);
         self.take_over(&change, &configs);
         Ok(pulled.record.id.clone())
+    }
+
+    /// Makes `change` durable; the caller holds `committing`. If the database failed, now or before, it is opened again,
+    /// corrected to what memory says (which is what callers were told, whatever became of a commit that failed), and
+    /// asked once more: the space that it lacked may be what a removal is about to give back.
+    pub(super) fn write(&self, change: &Change) -> Result<(), DatabaseError> {
+        match self.database.commit(change) {
+            Err(error) if error.is_latched() => {
+                let cause: &dyn std::error::Error = &error;
+                tracing::warn!(error = cause, "opening the image store's database again");
+                self.database.reopen()?;
+                let correction = self.state().correction(&self.database.read()?);
+                if !correction.is_empty() {
+                    self.database.commit(&correction)?;
+                }
+                self.database.commit(change)
+            }
+            result => result,
+        }
     }
 
     /// Writes a blob under its digest; `false` if it was there. The caller syncs.

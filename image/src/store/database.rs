@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
@@ -61,6 +62,12 @@ pub enum DatabaseError {
         #[source]
         source: serde_json::Error,
     },
+    /// It could not be opened again after a failed write.
+    #[error("{path} is closed since a write to it failed")]
+    Closed {
+        /// The database.
+        path: PathBuf,
+    },
     /// A newer program has been here.
     #[error("{path} has version {found}; this program reads version {VERSION}")]
     Version {
@@ -69,6 +76,17 @@ pub enum DatabaseError {
         /// Its version.
         found: u64,
     },
+}
+
+impl DatabaseError {
+    /// True if redb takes nothing more before it is opened again, and what the last commit did is unknown.
+    pub(super) fn is_latched(&self) -> bool {
+        match self {
+            Self::Redb { source, .. } => matches!(**source, redb::Error::Io(_) | redb::Error::PreviousIo),
+            Self::Closed { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// All rows.
@@ -80,7 +98,8 @@ pub(super) struct Rows {
 
 /// The open database.
 pub(super) struct Database {
-    redb: redb::Database,
+    /// `None` if it could not be opened again after a failed write.
+    redb: Mutex<Option<redb::Database>>,
     path: PathBuf,
 }
 
@@ -91,17 +110,23 @@ impl Database {
         if !path.exists() {
             create(root, &path)?;
         }
-        let redb = redb::Database::builder()
-            .set_cache_size(CACHE)
-            .open(&path)
-            .map_err(|error| failed("open", &path)(error.into()))?;
+        let redb = Mutex::new(Some(open(&path)?));
         Ok(Self { redb, path })
+    }
+
+    /// Opens the file again: redb refuses everything after a failed write, a full disk included.
+    pub(super) fn reopen(&self) -> Result<(), DatabaseError> {
+        let mut redb = self.lock();
+        *redb = None; // it holds the file's lock
+        *redb = Some(open(&self.path)?);
+        Ok(())
     }
 
     /// Every row.
     pub(super) fn read(&self) -> Result<Rows, DatabaseError> {
         let fail = |error: redb::Error| failed("read", &self.path)(error);
-        let transaction = self.redb.begin_read().map_err(|e| fail(e.into()))?;
+        let redb = self.lock();
+        let transaction = self.opened(&redb)?.begin_read().map_err(|e| fail(e.into()))?;
         let meta = transaction.open_table(META).map_err(|e| fail(e.into()))?;
         let found = meta.get("version").map_err(|e| fail(e.into()))?.map_or(0, |version| version.value());
         if found != VERSION {
@@ -126,13 +151,26 @@ impl Database {
 
     /// Makes `change` durable, all of it or nothing.
     pub(super) fn commit(&self, change: &Change) -> Result<(), DatabaseError> {
-        write(&self.redb, change).map_err(failed("write", &self.path))
+        write(self.opened(&self.lock())?, change).map_err(failed("write", &self.path))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<redb::Database>> {
+        self.redb.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn opened<'a>(&self, redb: &'a Option<redb::Database>) -> Result<&'a redb::Database, DatabaseError> {
+        redb.as_ref().ok_or_else(|| DatabaseError::Closed { path: self.path.clone() })
     }
 
     fn row<T: DeserializeOwned>(&self, key: &str, value: &[u8]) -> Result<T, DatabaseError> {
         let wrong = |source| DatabaseError::Row { key: key.to_owned(), path: self.path.clone(), source };
         serde_json::from_slice(value).map_err(wrong)
     }
+}
+
+fn open(path: &Path) -> Result<redb::Database, DatabaseError> {
+    let opened = redb::Database::builder().set_cache_size(CACHE).open(path);
+    opened.map_err(|error| failed("open", path)(error.into()))
 }
 
 fn write(redb: &redb::Database, change: &Change) -> Result<(), redb::Error> {
@@ -188,8 +226,59 @@ fn failed(what: &'static str, path: &Path) -> impl Fn(redb::Error) -> DatabaseEr
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::io;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use redb::backends::FileBackend;
 
     use super::*;
+
+    /// A file whose disk is full after `left` writes.
+    #[derive(Debug)]
+    struct Filling {
+        file: FileBackend,
+        left: AtomicU32,
+    }
+
+    impl redb::StorageBackend for Shared {
+        fn len(&self) -> io::Result<u64> {
+            self.0.file.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.0.file.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.0.file.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            self.0.file.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            let left = self.0.left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            left.map_err(|_| io::Error::from_raw_os_error(28))?;
+            self.0.file.write(offset, data)
+        }
+    }
+
+    #[derive(Debug)]
+    struct Shared(std::sync::Arc<Filling>);
+
+    impl Database {
+        /// From now on, and until it is opened again, all writes but the first `left` find the disk full.
+        pub(in crate::store) fn fill_disk_after(&self, left: u32) {
+            let mut redb = self.lock();
+            *redb = None;
+            let file = File::options().read(true).write(true).open(&self.path).unwrap();
+            let disk = Filling { file: FileBackend::new(file).unwrap(), left: u32::MAX.into() };
+            let disk = std::sync::Arc::new(disk);
+            *redb = Some(redb::Database::builder().create_with_backend(Shared(disk.clone())).unwrap());
+            disk.left.store(left, Ordering::Relaxed);
+        }
+    }
 
     fn image(name: &str) -> ImageRecord {
         ImageRecord {

@@ -74,7 +74,7 @@ impl Inner {
 
     /// The second half of a removal; what was doomed is spared if the database refuses.
     pub(super) fn carry_out(&self, change: &Change) -> Result<(), StoreError> {
-        self.database.commit(change).inspect_err(|_| self.state().spare())?;
+        self.write(change).inspect_err(|_| self.state().spare())?;
         self.take_over(change, &HashMap::new());
         Ok(())
     }

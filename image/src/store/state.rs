@@ -201,6 +201,18 @@ impl State {
         self.without(&gone)
     }
 
+    /// The change that makes `rows` say what this says.
+    pub(super) fn correction(&self, rows: &Rows) -> Change {
+        let mine = |known: &&Known| rows.images.get(&known.record.id) != Some(&known.record);
+        let put_snapshots = self.snapshots.iter().filter(|(chain, row)| rows.snapshots.get(*chain) != Some(*row));
+        Change {
+            put_images: self.images.values().filter(mine).map(|known| known.record.clone()).collect(),
+            delete_images: rows.images.keys().filter(|id| !self.images.contains_key(*id)).cloned().collect(),
+            put_snapshots: put_snapshots.map(|(chain, row)| (chain.clone(), row.clone())).collect(),
+            delete_snapshots: rows.snapshots.keys().filter(|c| !self.snapshots.contains_key(*c)).cloned().collect(),
+        }
+    }
+
     /// From now on nobody new gets what `change` deletes, until it is applied or [`State::spare`] takes this back.
     pub(super) fn doom(&mut self, change: &Change) {
         self.doomed = Doomed {

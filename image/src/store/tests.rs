@@ -279,3 +279,36 @@ fn a_layer_whose_directory_is_lost_or_another_ones_is_forgotten_for_good() {
     assert!(open().list().is_empty(), "the directory says that it is another layer");
     assert_eq!(snapshots(root.path()), 0);
 }
+
+#[test]
+fn a_write_that_fails_anywhere_keeps_the_store_neither_from_removing_nor_from_pulling() {
+    let registry = Registry::start();
+    registry.go_on();
+    for left in [0, 2, 5] {
+        let root = tempfile::tempdir().unwrap();
+        let store = open(root.path(), Duration::from_secs(30));
+        let pull = || run(store.pull(&registry.reference("1"), PullOptions::default())).unwrap();
+        store.inner.database.fill_disk_after(left);
+        let id = pull();
+        store.inner.database.fill_disk_after(left);
+        assert!(store.remove(&id.to_string()).unwrap());
+        assert_eq!(snapshots(root.path()), 0);
+        let rows = store.inner.database.read().unwrap();
+        assert!(rows.images.is_empty() && rows.snapshots.is_empty(), "after {left} writes");
+    }
+}
+
+#[test]
+fn a_failed_commit_that_had_reached_the_disk_is_taken_back() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = Registry::start();
+    registry.go_on();
+    let store = open(root.path(), Duration::from_secs(30));
+    let id = run(store.pull(&registry.reference("1"), PullOptions::default())).unwrap();
+    // As if a removal had been reported as failed, and yet had become durable.
+    let removal = store.inner.state().removal(&id);
+    store.inner.database.commit(&removal).unwrap();
+    store.inner.database.fill_disk_after(0);
+    store.inner.write(&records::Change::default()).unwrap();
+    assert!(store.inner.database.read().unwrap().images.contains_key(&id));
+}
