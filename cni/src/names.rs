@@ -45,6 +45,23 @@ pub(crate) fn check_interface_name(name: &str) -> Result<(), PluginError> {
     }
 }
 
+/// Whether a pair can stand in `CNI_ARGS` (`K=V;K=V`, which has no escapes) and mean itself alone.
+pub(crate) fn is_argument(key: &str, value: &str) -> bool {
+    let separates = |letter: char| letter == ';' || letter.is_control();
+    !key.is_empty() && !key.contains('=') && !key.contains(separates) && !value.contains(separates)
+}
+
+/// Checks the pairs of `CNI_ARGS`.
+pub(crate) fn check_arguments(pairs: &[(String, String)]) -> Result<(), PluginError> {
+    match pairs.iter().find(|(key, value)| !is_argument(key, value)) {
+        None => Ok(()),
+        Some((key, value)) => {
+            let message = format!("CNI_ARGS can't carry {key:?} = {value:?}: a semicolon or control character");
+            Err(PluginError::new(code::INVALID_ENVIRONMENT, message))
+        }
+    }
+}
+
 /// A plugin's type must be one component of a path: anything else could name a program outside the plugin
 /// directories (CVE-2021-20206).
 pub(crate) fn is_plugin_type(text: &str) -> bool {
@@ -70,6 +87,15 @@ mod tests {
         assert!(check_interface_name("eth0").is_ok());
         for bad in ["", ".", "..", "a/b", "a:1", "a b", "a\u{a0}b", "sixteen-bytes-xx"] {
             assert!(check_interface_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_argument_never_becomes_two() {
+        assert!(is_argument("K8S_POD_NAME", "web-0") && is_argument("K", "") && is_argument("K", "a=b"));
+        for (key, value) in [("K", "x;IP=10.0.0.9"), ("K;IP", "1"), ("K=1", ""), ("", "1"), ("K", "a\0b"), ("K", "\n")]
+        {
+            assert!(!is_argument(key, value), "{key:?} {value:?}");
         }
     }
 

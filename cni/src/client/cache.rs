@@ -56,8 +56,9 @@ pub enum CacheError {
 }
 
 impl Cached {
-    /// What is known after an ADD.
-    pub(super) fn new(attachment: &Attachment, network: &str, config: &[u8], result: Value) -> Cached {
+    /// What is known before the first plugin of an ADD. The result is added when there is one; libcni reads an entry
+    /// without it as one with an empty result.
+    pub(super) fn begun(attachment: &Attachment, network: &str, config: &[u8]) -> Cached {
         Cached {
             kind: KIND.into(),
             container_id: attachment.container_id.clone(),
@@ -67,8 +68,13 @@ impl Cached {
             netns: attachment.netns.display().to_string(),
             cni_args: attachment.args.clone(),
             capability_args: attachment.capabilities.clone(),
-            result: Some(result),
+            result: None,
         }
+    }
+
+    /// What is known after it.
+    pub(super) fn with_result(self, result: Value) -> Cached {
+        Cached { result: Some(result), ..self }
     }
 
     /// The configuration's bytes.
@@ -157,6 +163,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn done(id: &str, network: &str, result: Value) -> Cached {
+        Cached::begun(&attachment(id), network, b"{}").with_result(result)
+    }
+
     fn attachment(id: &str) -> Attachment {
         Attachment {
             container_id: id.into(),
@@ -171,7 +181,7 @@ mod tests {
     fn the_file_is_that_of_libcni() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::new(directory.path());
-        let cached = Cached::new(&attachment("c1"), "net", b"{}", json!({"cniVersion": "1.0.0"}));
+        let cached = done("c1", "net", json!({"cniVersion": "1.0.0"}));
         cache.put(&attachment("c1"), &cached).unwrap();
         let text = std::fs::read_to_string(directory.path().join("results/net-c1-eth0")).unwrap();
         assert_eq!(
@@ -188,7 +198,7 @@ mod tests {
     fn an_attachment_is_found_by_content_and_not_by_the_files_name_alone() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::new(directory.path());
-        let cached = |id: &str, network: &str| Cached::new(&attachment(id), network, b"{}", json!({}));
+        let cached = |id: &str, network: &str| done(id, network, json!({}));
         cache.put(&attachment("b-c1"), &cached("b-c1", "a")).unwrap();
         cache.put(&attachment("c1"), &cached("c1", "x")).unwrap();
         let found = cache.find(&attachment("c1")).unwrap();
@@ -199,7 +209,7 @@ mod tests {
     fn a_torn_file_is_passed_over() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::new(directory.path());
-        cache.put(&attachment("c1"), &Cached::new(&attachment("c1"), "net", b"{}", json!({}))).unwrap();
+        cache.put(&attachment("c1"), &done("c1", "net", json!({}))).unwrap();
         let path = directory.path().join("results/net-c1-eth0");
         std::fs::File::options().write(true).open(&path).unwrap().set_len(20).unwrap();
         assert_eq!(cache.find(&attachment("c1")).unwrap(), []);

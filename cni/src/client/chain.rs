@@ -11,7 +11,7 @@ use super::{Attachment, Deadlines, Error, Namespace};
 use crate::caseless;
 use crate::convert::{self, ConvertError};
 use crate::exec::{self, ExecError, Group};
-use crate::names::is_plugin_type;
+use crate::names::{is_argument, is_plugin_type};
 use crate::result::CniResult;
 use crate::version;
 
@@ -155,7 +155,9 @@ impl Chain<'_> {
         limit: Duration,
         namespace: Namespace,
     ) -> Result<Vec<u8>, PluginFailure> {
-        let args: Vec<_> = attachment.args.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        // An ADD was refused with others; a DEL goes without them.
+        let args = attachment.args.iter().filter(|(key, value)| is_argument(key, value));
+        let args: Vec<_> = args.map(|(key, value)| format!("{key}={value}")).collect();
         let args = args.join(";");
         let ends = match namespace {
             Namespace::Ends => "1",

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 use crate::convert::{self, ConvertError};
 use crate::error::PluginError;
-use crate::names::{check_container_id, check_interface_name};
+use crate::names::{check_arguments, check_container_id, check_interface_name};
 use crate::result::CniResult;
 use crate::version::Version;
 use cache::{Cache, Cached};
@@ -69,7 +69,8 @@ pub struct Attachment {
     pub netns: PathBuf,
     /// The interface's name inside it (`CNI_IFNAME`), `eth0` for a pod's only network.
     pub ifname: String,
-    /// `CNI_ARGS`, in this order.
+    /// `CNI_ARGS`, in this order. An ADD with a `;` or a control byte in one of them is refused: what comes from a
+    /// pod's name must not become an argument of its own, such as `IP`.
     pub args: Vec<(String, String)>,
     /// Capability arguments (`portMappings`, `bandwidth`, `dns`, …); each plugin gets those that it declares.
     pub capabilities: Map<String, Value>,
@@ -119,6 +120,13 @@ pub enum Error {
     Result(#[from] ConvertError),
 }
 
+impl Error {
+    /// Whether nothing is left of an ADD that failed with this.
+    fn is_undone(&self) -> bool {
+        matches!(self, Error::Plugin { undo, .. } if undo.is_empty())
+    }
+}
+
 fn of_file(file: &Path) -> String {
     if file.as_os_str().is_empty() { String::new() } else { format!(" ({})", file.display()) }
 }
@@ -157,34 +165,48 @@ impl Networks {
     }
 
     /// Runs ADD through the chain; if a plugin fails, DEL through it and those before it, so that nothing is left.
+    ///
+    /// The attachment is in the cache before the first plugin runs: whenever this process ends, a DEL finds the
+    /// configuration that the ADD had. It leaves the cache again only when the failure is undone.
     pub fn add(&self, attachment: &Attachment) -> Result<CniResult, Error> {
         check_names(attachment)?;
+        check_arguments(&attachment.args).map_err(Error::Attachment)?;
         let list = self.current()?;
         let chain = self.chain(&list);
-        let result = chain.add(attachment)?;
-        let kept = convert::to_json(&result, &list.cni_version).map_err(Error::from).and_then(|written| {
-            let cached = Cached::new(attachment, &list.name, &list.bytes, written);
-            Ok(self.cache.put(attachment, &cached)?)
-        });
+        let begun = Cached::begun(attachment, &list.name, &list.bytes);
+        self.cache.put(attachment, &begun)?;
+        let result = chain.add(attachment).inspect_err(|error| {
+            if error.is_undone() {
+                // One that stays costs a DEL of nothing.
+                let _ = self.cache.remove(&list.name, attachment);
+            }
+        })?;
+        let written = convert::to_json(&result, &list.cni_version);
+        let previous = written.as_ref().ok().filter(|_| version_of(&list) >= Version::WITH_CHECK).cloned();
+        let kept = written
+            .map_err(Error::from)
+            .and_then(|written| Ok(self.cache.put(attachment, &begun.with_result(written))?));
         if let Err(error) = kept {
-            // An attachment that is not in the cache could not be taken away with its own configuration.
-            chain.del(attachment, None, Namespace::Stays)?;
+            // The failure that is told is the first one; what could not be undone is still in the cache.
+            if chain.del(attachment, previous.as_ref(), Namespace::Stays).is_ok() {
+                let _ = self.cache.remove(&list.name, attachment);
+            }
             return Err(error);
         }
         Ok(result)
     }
 
     /// Runs DEL through the chain in reverse, with the configuration and result that ADD left in the cache. Works
-    /// without a usable configuration, and succeeds if nothing was ever attached.
+    /// without a usable configuration, and succeeds if nothing was ever attached. If a plugin fails, the cache keeps
+    /// the attachment for the next DEL.
     pub fn del(&self, attachment: &Attachment, namespace: Namespace) -> Result<(), Error> {
         check_names(attachment)?;
         let cached = self.cache.find(attachment)?;
         if cached.is_empty() {
-            // An ADD that was cut short before it was remembered: the configuration of now is the best guess.
-            return match self.current() {
-                Ok(list) => self.chain(&list).del(attachment, None, namespace),
-                Err(_) => Ok(()),
-            };
+            // Nothing was attached, or its entry can't be read: the configuration of now is the best guess.
+            let Ok(list) = self.current() else { return Ok(()) };
+            self.chain(&list).del(attachment, None, namespace)?;
+            return Ok(self.cache.remove(&list.name, attachment)?);
         }
         for cached in cached {
             self.del_cached(attachment, &cached, namespace)?;

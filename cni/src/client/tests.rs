@@ -172,6 +172,67 @@ fn del_stops_at_the_first_failure_and_the_next_one_completes_it() {
     assert_eq!(node.cached(), 0);
 }
 
+/// What a kill in the middle of an ADD leaves is what the cache has while the plugin runs.
+#[test]
+fn del_after_an_add_that_was_killed_uses_its_configuration() {
+    let node = Node::new(TWO_PLUGINS);
+    let saved = node.path("saved").display().to_string();
+    let results = node.path("cache/results").display().to_string();
+    node.plugin("first", &format!("[ $CNI_COMMAND = DEL ] || cp -r {results} {saved}; {RESULT}"));
+    node.plugin("second", RESULT);
+    let networks = node.networks();
+    networks.add(&attachment()).unwrap();
+    std::fs::remove_dir_all(&results).unwrap();
+    std::fs::rename(&saved, &results).unwrap();
+    node.configure("{ broken");
+    networks.del(&attachment(), Namespace::Stays).unwrap();
+    assert!(node.log("order").ends_with("second DEL\nfirst DEL\n"));
+    assert_eq!(node.config_of("first.DEL")["mtu"], 9000, "the configuration of the ADD");
+    assert_eq!(node.config_of("first.DEL").get("prevResult"), None);
+    assert_eq!(node.cached(), 0);
+}
+
+#[test]
+fn an_add_that_could_not_be_undone_stays_in_the_cache() {
+    let node = Node::new(TWO_PLUGINS);
+    node.plugin("first", &format!("[ $CNI_COMMAND = ADD ] || exit 7; {RESULT}"));
+    node.plugin("second", "[ $CNI_COMMAND = DEL ]");
+    let networks = node.networks();
+    let error = text(&networks.add(&attachment()).unwrap_err());
+    assert!(error.contains("plugin \"second\"") && error.contains("; and undoing it failed: CNI DEL"), "{error}");
+    assert_eq!(node.cached(), 1);
+    node.configure("{ broken");
+    node.plugin("first", "");
+    networks.del(&attachment(), Namespace::Stays).unwrap();
+    assert_eq!(node.cached(), 0);
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_is_removed_by_del() {
+    let node = Node::new(TWO_PLUGINS);
+    node.plugin("first", RESULT);
+    node.plugin("second", RESULT);
+    let networks = node.networks();
+    networks.add(&attachment()).unwrap();
+    put(&node.path("cache/results/net-pod1-eth0"), 0o600, "");
+    networks.del(&attachment(), Namespace::Stays).unwrap();
+    assert!(node.log("order").ends_with("second DEL\nfirst DEL\n"));
+    assert_eq!(node.cached(), 0);
+}
+
+#[test]
+fn an_argument_in_a_pods_name_is_refused_by_add_and_left_out_by_del() {
+    let node = Node::new(ONE_PLUGIN);
+    node.plugin("only", RESULT);
+    let smuggled = vec![("K8S_POD_NAME".into(), "x;IP=10.0.0.9".into()), ("K8S_POD_UID".into(), "1".into())];
+    let bad = Attachment { args: smuggled, ..attachment() };
+    assert!(matches!(node.networks().add(&bad), Err(Error::Attachment(_))));
+    assert_eq!(node.log("order"), "");
+    node.networks().del(&bad, Namespace::Stays).unwrap();
+    let environment = node.log("only.DEL.env");
+    assert!(environment.contains("CNI_ARGS=K8S_POD_UID=1\n"), "{environment}");
+}
+
 #[test]
 fn a_plugin_that_could_not_be_started_is_not_asked_to_undo() {
     let node = Node::new(TWO_PLUGINS);
