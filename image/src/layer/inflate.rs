@@ -1,7 +1,7 @@
 //! Compressed bytes as they come from the network, hashed and inflated on the way.
 
 use std::io::{self, BufRead, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
@@ -39,6 +39,8 @@ pub(super) struct Compressed<'a> {
     input: mpsc::Receiver<Bytes>,
     chunk: Bytes,
     got: u64,
+    /// The same, for whoever inflates.
+    received: &'a AtomicU64,
     hasher: Hasher,
     expected: &'a Expected,
     /// Set when what comes next interests nobody.
@@ -46,8 +48,14 @@ pub(super) struct Compressed<'a> {
 }
 
 impl<'a> Compressed<'a> {
-    pub(super) fn new(input: mpsc::Receiver<Bytes>, expected: &'a Expected, give_up: &'a AtomicBool) -> Self {
-        Self { input, chunk: Bytes::new(), got: 0, hasher: expected.blob.algorithm().hasher(), expected, give_up }
+    pub(super) fn new(
+        input: mpsc::Receiver<Bytes>,
+        received: &'a AtomicU64,
+        expected: &'a Expected,
+        give_up: &'a AtomicBool,
+    ) -> Self {
+        let hasher = expected.blob.algorithm().hasher();
+        Self { input, chunk: Bytes::new(), got: 0, received, hasher, expected, give_up }
     }
 
     /// Takes the rest of the input and says whether all of it was the blob that was expected.
@@ -72,6 +80,7 @@ impl BufRead for Compressed<'_> {
             }
             let Some(chunk) = self.input.blocking_recv() else { break };
             self.got += chunk.len() as u64;
+            self.received.store(self.got, Ordering::Relaxed);
             self.hasher.update(&chunk);
             self.chunk = chunk;
         }
@@ -93,9 +102,13 @@ impl Read for Compressed<'_> {
     }
 }
 
-/// Inflates `input` into blocks, at most `limit` bytes of them. The format is told by the first bytes: declared media
+/// Inflates `input` into blocks, at no time more than `limit` bytes of them. The format is told by the first bytes: declared media
 /// types are wrong often enough.
-pub(super) fn inflate(input: &mut Compressed<'_>, limit: u64, send: impl FnMut(Bytes)) -> Result<(), InflateError> {
+pub(super) fn inflate(
+    input: &mut Compressed<'_>,
+    limit: impl Fn() -> u64,
+    send: impl FnMut(Bytes),
+) -> Result<(), InflateError> {
     let mut magic = Vec::with_capacity(4);
     input
         .by_ref()
@@ -142,12 +155,18 @@ impl Format {
     }
 }
 
-fn copy(mut from: impl Read, limit: u64, format: Format, mut send: impl FnMut(Bytes)) -> Result<(), InflateError> {
+fn copy(
+    mut from: impl Read,
+    limit: impl Fn() -> u64,
+    format: Format,
+    mut send: impl FnMut(Bytes),
+) -> Result<(), InflateError> {
     let mut total = 0_u64;
     loop {
         let mut block = Vec::with_capacity(BLOCK);
         let read = from.by_ref().take(BLOCK as u64).read_to_end(&mut block);
         total += block.len() as u64;
+        let limit = limit();
         if total > limit {
             return Err(InflateError::Bomb { limit });
         }

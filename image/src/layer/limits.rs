@@ -40,8 +40,9 @@ impl Limits {
         deferred: 64 << 20,
     };
 
-    /// How many uncompressed bytes a layer of `compressed` bytes may have.
-    pub(crate) fn expansion(&self, compressed: u64) -> u64 {
-        self.free_expansion.max(compressed.saturating_mul(self.ratio))
+    /// How many uncompressed bytes may come out of `received` bytes. Not of as many as the manifest promises: who sends
+    /// a bomb writes the manifest too.
+    pub(crate) fn expansion(&self, received: u64) -> u64 {
+        self.free_expansion.max(received.saturating_mul(self.ratio))
     }
 }

@@ -16,7 +16,7 @@ mod path;
 mod tar;
 
 use std::io::{self, BufRead, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use bytes::Bytes;
@@ -105,14 +105,16 @@ pub(crate) fn apply(
     limits: Limits,
 ) -> Result<LayerTree, LayerError> {
     let give_up = AtomicBool::new(false);
+    let received = AtomicU64::new(0);
     std::thread::scope(|scope| {
         let (to_files, from_inflate) = sync_channel::<Bytes>(QUEUE);
         let (to_hash, from_inflate_too) = sync_channel::<Bytes>(QUEUE);
         let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let inflating = named("inflate").spawn_scoped(scope, || {
-            let mut compressed = Compressed::new(input, expected, &give_up);
+            let mut compressed = Compressed::new(input, &received, expected, &give_up);
             let mut blocks = Blocks { files: Some(to_files), hash: to_hash };
-            let inflated = inflate(&mut compressed, limits.expansion(expected.size), |block| blocks.send(block));
+            let limit = || limits.expansion(received.load(Ordering::Relaxed));
+            let inflated = inflate(&mut compressed, limit, |block| blocks.send(block));
             drop(blocks);
             compressed.finish().map(|()| inflated)
         });

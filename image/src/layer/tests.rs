@@ -121,6 +121,19 @@ fn bombs_are_defused() {
     let error = apply_as(&blob, &expected(&blob, b""), target.path(), 1 << 16).unwrap_err();
     assert!(matches!(error, LayerError::Inflate(InflateError::Bomb { .. })), "{error}");
 
+    // Nor does a manifest that promises more bytes than will ever come.
+    let promised = Expected { size: 1 << 40, ..expected(&blob, b"") };
+    let stopped = AtomicBool::new(false);
+    let received = AtomicU64::new(0);
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    sender.blocking_send(Bytes::from(blob)).unwrap();
+    drop(sender);
+    let mut compressed = Compressed::new(receiver, &received, &promised, &stopped);
+    let limits = Limits { free_expansion: 4 << 20, ..Limits::PULL };
+    let limit = || limits.expansion(received.load(Ordering::Relaxed));
+    let error = inflate(&mut compressed, limit, drop).unwrap_err();
+    assert!(matches!(error, InflateError::Bomb { .. }), "{error}");
+
     let mut wide = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();
     wide.window_log(31).unwrap();
     wide.long_distance_matching(true).unwrap();

@@ -1,8 +1,6 @@
 //! An image becomes visible: its layers are stacked, everything is synced once, and one transaction says so.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::io::Write;
 use std::sync::{Arc, PoisonError};
 
 use bytes::Bytes;
@@ -11,7 +9,7 @@ use sys::rootfd::RootFd;
 use super::database::DatabaseError;
 use super::flight::Landed;
 use super::records::{Change, ImageRecord, SnapshotRecord};
-use super::{ImageId, Inner, StoreError, file_error, snapshot};
+use super::{ImageId, Inner, StoreError, snapshot};
 use crate::config::ImageConfig;
 use crate::digest::Digest;
 
@@ -67,18 +65,6 @@ impl Inner {
             }
             result => result,
         }
-    }
-
-    /// Writes a blob under its digest; `false` if it was there. The caller syncs.
-    fn write_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<bool, StoreError> {
-        let path = self.blob_path(digest);
-        if path.exists() {
-            return Ok(false);
-        }
-        let fresh = path.with_extension("new");
-        File::create(&fresh).and_then(|mut file| file.write_all(bytes)).map_err(file_error("write", &fresh))?;
-        fs::rename(&fresh, &path).map_err(file_error("rename", &fresh))?;
-        Ok(true)
     }
 }
 

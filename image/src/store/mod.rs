@@ -15,6 +15,7 @@
 //! system once, and makes the image visible by one transaction ([`commit`]); whatever else is found at the next start
 //! is removed.
 
+mod blobs;
 mod commit;
 mod database;
 mod flight;
@@ -219,10 +220,6 @@ impl Inner {
     /// The state; no operation leaves it half-changed, so a panic elsewhere does not spoil it.
     fn state(&self) -> MutexGuard<'_, state::State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.root.join("blobs").join(digest.algorithm().name()).join(digest.hex())
     }
 
     fn snapshot_path(&self, directory: u64) -> PathBuf {

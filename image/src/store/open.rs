@@ -12,10 +12,9 @@ use super::database::{Database, Rows};
 use super::records::Change;
 use super::state::State;
 use super::trash::Trash;
-use super::{Config, ImageId, Inner, OpenError, Store, snapshot};
+use super::{Config, ImageId, Inner, OpenError, Store, blobs, snapshot};
 use crate::config::ImageConfig;
 use crate::digest::Digest;
-use crate::manifest::MAX_DOCUMENT;
 use crate::registry::{Tokens, Transport};
 
 impl Store {
@@ -116,7 +115,5 @@ fn sweep_blobs(root: &Path, wanted: &HashSet<&Digest>) -> io::Result<()> {
 }
 
 fn read_config(root: &Path, id: &ImageId) -> Option<ImageConfig> {
-    let path = root.join("blobs").join(id.0.algorithm().name()).join(id.0.hex());
-    let bytes = sys::fs::read_bounded(&path, MAX_DOCUMENT).ok()?;
-    ImageConfig::parse(&bytes).ok()
+    ImageConfig::parse(&blobs::read(root, &id.0)?).ok()
 }

@@ -17,7 +17,7 @@ use super::flight::{Landed, Status};
 use super::pull_error::{FetchError, PullError, PullFailure};
 use super::records::ImageRecord;
 use super::snapshot::NewSnapshot;
-use super::{ImageId, Inner, Store, StoreError, file_error};
+use super::{ImageId, Inner, Store, StoreError, blobs, file_error};
 use crate::config::ImageConfig;
 use crate::credentials::Credentials;
 use crate::digest::Digest;
@@ -123,7 +123,11 @@ impl Inner {
         let mut kept = Vec::new();
         let mut in_hand = document;
         for _ in 0..MAX_INDEX_DEPTH {
-            let body = match in_hand.take().or_else(|| self.local_document(&digest)) {
+            let at_hand = match in_hand.take() {
+                Some(body) => Some(body),
+                None => self.local_document(&digest).await?,
+            };
+            let body = match at_hand {
                 Some(body) => body,
                 None => {
                     let (body, said) = session.manifest(&digest).await?;
@@ -157,7 +161,7 @@ impl Inner {
         if size > MAX_DOCUMENT {
             return Err(PullFailure::Length { digest, got: size, want: MAX_DOCUMENT });
         }
-        let body = match self.local_document(&digest) {
+        let body = match self.local_document(&digest).await? {
             Some(body) => body,
             None => session.document_blob(&manifest.config).await?,
         };
@@ -178,12 +182,10 @@ impl Inner {
         Ok(Documents { manifest, config: Arc::new(config), bytes })
     }
 
-    /// A document that an earlier pull kept, if its bytes are still what its name says.
-    fn local_document(&self, digest: &Digest) -> Option<Bytes> {
-        let bytes = sys::fs::read_bounded(self.blob_path(digest), MAX_DOCUMENT).ok()?;
-        let mut hasher = digest.algorithm().hasher();
-        hasher.update(&bytes);
-        (hasher.finish() == *digest).then(|| bytes.into())
+    /// A document that an earlier pull kept.
+    async fn local_document(&self, digest: &Digest) -> Result<Option<Bytes>, PullFailure> {
+        let (root, digest) = (self.root.clone(), digest.clone());
+        tokio::task::spawn_blocking(move || blobs::read(&root, &digest)).await.map_err(|_| PullFailure::Stopping)
     }
 
     /// Brings one layer, or waits for whoever is bringing it. `None`: it is here.

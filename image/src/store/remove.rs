@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 
 use super::records::Change;
 use super::state::State;
-use super::{ImageId, Inner, Lease, Store, StoreError};
+use super::{ImageId, Inner, Lease, Store, StoreError, blobs};
 
 impl Store {
     /// Removes the image that `name` means, with all its names. `false`: there was none. Layers that are still in use
@@ -104,7 +104,7 @@ impl Inner {
         }
         for blob in unwanted {
             // One that stays is removed at the next start.
-            let _ = fs::remove_file(self.blob_path(&blob));
+            let _ = fs::remove_file(blobs::path(&self.root, &blob));
         }
     }
 }

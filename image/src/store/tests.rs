@@ -312,3 +312,31 @@ fn a_failed_commit_that_had_reached_the_disk_is_taken_back() {
     store.inner.write(&records::Change::default()).unwrap();
     assert!(store.inner.database.read().unwrap().images.contains_key(&id));
 }
+
+#[test]
+fn a_config_that_was_changed_on_disk_is_not_served_and_the_next_pull_repairs_it() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = Registry::start();
+    registry.go_on();
+    let pull = |store: &Store| run(store.pull(&registry.reference("1"), PullOptions::default())).unwrap();
+    let open = || open(root.path(), Duration::from_secs(30));
+    let store = open();
+    let id = pull(&store);
+    let path = blobs::path(root.path(), &id.0);
+    let good = std::fs::read_to_string(&path).unwrap();
+    let forge = || std::fs::rename(forged(root.path(), &good), &path).unwrap();
+    forge();
+    pull(&store);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), good);
+    drop(store);
+    forge();
+    assert!(open().list().is_empty());
+}
+
+/// Another config, that would be as valid.
+fn forged(root: &Path, good: &str) -> std::path::PathBuf {
+    let path = root.join("forged");
+    let text = good.replacen('{', r#"{"config":{"User":"0"},"#, 1);
+    File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+    path
+}
