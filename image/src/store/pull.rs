@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::commit::Pulled;
-use super::flight::{Landed, Status};
+use super::flight::{Flight, Landed, Status};
 use super::pull_error::{FetchError, PullError, PullFailure};
 use super::records::ImageRecord;
 use super::snapshot::NewSnapshot;
@@ -92,7 +92,7 @@ impl Inner {
 
         let pin = Pin::new(&self, layers.iter().map(|layer| layer.chain.clone()).collect());
         let landed = layers.iter().map(|layer| self.layer(&session, layer, &options.progress));
-        let landed = try_join_all(landed).await?;
+        let (landed, flights): (Vec<_>, Vec<_>) = try_join_all(landed).await?.into_iter().unzip();
         tell(&options.progress, || Progress::Syncing);
         let record = ImageRecord {
             id: ImageId(documents.manifest.config.digest.clone()),
@@ -106,6 +106,8 @@ impl Inner {
         let Documents { config, bytes, .. } = documents;
         let commit = move || {
             let _pin = pin;
+            // Until the layers are here for all to see, who wants them finds them by their flights.
+            let _flights = flights;
             self.commit_image(&Pulled { record, config, documents: bytes, layers: landed })
         };
         // Once begun it ends, even if the caller has gone.
@@ -188,20 +190,21 @@ impl Inner {
         tokio::task::spawn_blocking(move || blobs::read(&root, &digest)).await.map_err(|_| PullFailure::Stopping)
     }
 
-    /// Brings one layer, or waits for whoever is bringing it. `None`: it is here.
+    /// Brings one layer, or waits for whoever is bringing it. `None`: it is here. The flight that brought it, if one did,
+    /// is to be held until the layer is committed.
     async fn layer(
         self: &Arc<Self>,
         session: &Arc<Session>,
         layer: &Layer,
         progress: &Option<ProgressSink>,
-    ) -> Result<Option<Arc<Landed>>, PullFailure> {
+    ) -> Result<(Option<Arc<Landed>>, Option<Arc<Flight>>), PullFailure> {
         let (digest, total) = (&layer.descriptor.digest, layer.descriptor.size);
         let say = |phase, done| {
             tell(progress, || Progress::Layer { digest: digest.clone(), phase, done, total });
         };
         if self.state().has_layer(&layer.chain) {
             say(Phase::Present, total);
-            return Ok(None);
+            return Ok((None, None));
         }
         say(Phase::Waiting, 0);
         loop {
@@ -224,7 +227,7 @@ impl Inner {
             match result {
                 Ok(landed) => {
                     say(Phase::Done, total);
-                    return Ok(landed);
+                    return Ok((landed, Some(flight)));
                 }
                 Err(error) if !is_ours && error.is_personal() => {} // now with our own credentials
                 Err(source) => return Err(PullFailure::Layer { digest: digest.clone(), source }),

@@ -340,3 +340,36 @@ fn forged(root: &Path, good: &str) -> std::path::PathBuf {
     File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
     path
 }
+
+#[test]
+fn a_layer_that_has_landed_is_not_downloaded_again_before_it_is_committed() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = Registry::start();
+    registry.go_on();
+    let store = open(root.path(), Duration::from_secs(30));
+    let landed = Arc::new(AtomicUsize::new(0));
+    let pull = |tag: &str| {
+        let (store, reference, landed) = (store.clone(), registry.reference(tag), landed.clone());
+        let progress: crate::progress::ProgressSink = Arc::new(move |event| {
+            if matches!(event, crate::Progress::Layer { phase: crate::Phase::Done, .. }) {
+                landed.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let options = PullOptions { progress: Some(progress), ..PullOptions::default() };
+        tokio::spawn(async move { store.pull(&reference, options).await })
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let committing = store.inner.committing.lock().unwrap();
+    let (first, second) = runtime.block_on(async {
+        let first = pull("1");
+        until(|| landed.load(Ordering::SeqCst) == 1).await;
+        let second = pull("2");
+        until(|| landed.load(Ordering::SeqCst) == 2).await;
+        (first, second)
+    });
+    drop(committing);
+    for pull in [first, second] {
+        runtime.block_on(pull).unwrap().unwrap();
+    }
+    assert_eq!(registry.requests(), 1);
+}
