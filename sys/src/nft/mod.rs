@@ -301,6 +301,20 @@ impl NftSocket {
         }
     }
 
+    /// The number of rules in a chain; none if the chain, or its table, does not exist.
+    pub fn rule_count(&mut self, table: Table, chain: &str) -> Result<usize> {
+        let words = format!("list the rules of {} {chain}", table.name);
+        let answers = self.ask(libc::NFT_MSG_GETRULE, table.family, NLM_F_DUMP, &words, |body| {
+            body.text(attribute::NFTA_RULE_TABLE, table.name);
+            body.text(attribute::NFTA_RULE_CHAIN, chain);
+        });
+        match answers {
+            Ok(answers) => Ok(answers.len()),
+            Err(error) if error.is(Errno::ENOENT) => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sends one question; returns the attributes of each message of the answer.
     fn ask(
         &mut self,
