@@ -306,6 +306,26 @@ fn the_ruleset_is_what_nft_would_have_made() {
     end(&node, &[&pod]);
 }
 
+/// The maps outlive `nft flush chain`, and with them every sign that the layout was made.
+#[test]
+fn rules_that_someone_flushed_are_back_before_loopback_is_routed_to_a_pod() {
+    let (node, pod, _) = node_with_pod();
+    let before = node.nft(&["list", "table", "ip", "orlop_cni"]);
+    for flushed in ["table ip orlop_cni", "chain ip orlop_cni prerouting-guard"] {
+        let arguments: Vec<_> = ["flush"].into_iter().chain(flushed.split(' ')).collect();
+        node.nft(&arguments);
+        assert!(!node.nft(&["list", "table", "ip", "orlop_cni"]).contains("ip daddr 127.0.0.0/8 drop"));
+        let other = node.pod("other");
+        let result = node.add(&other, &network(json!({"ipMasq": true})));
+        node.map(&other, &result, json!([{"hostPort": 8081, "containerPort": 80}]));
+        node.unmap(&other);
+        node.del(&other, &network(json!({"ipMasq": true})));
+        node.end(&other);
+        assert_eq!(node.nft(&["list", "table", "ip", "orlop_cni"]), before, "after flush {flushed}");
+    }
+    end(&node, &[&pod]);
+}
+
 #[test]
 fn a_pod_without_host_ports_costs_no_rule() {
     let node = Node::new();

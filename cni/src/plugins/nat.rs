@@ -45,6 +45,9 @@ const HOSTPORT_PODS: &str = "hostport-pods";
 /// The chain that masquerades what leaves the network, by the subnet it comes from.
 const MASQUERADE: &str = "masquerade-subnets";
 
+/// The chain that makes route_localnet harmless.
+const GUARD: &str = "prerouting-guard";
+
 /// How often a removal looks again because someone else changed the ruleset in between.
 const ATTEMPTS: u32 = 100;
 
@@ -203,6 +206,18 @@ pub(super) fn remove_host_ports(owner: &Owner) -> Result<(), PluginError> {
     remove(owner)
 }
 
+/// Makes sure that the guard is there. That elements could be added says only that the maps are: someone may have
+/// emptied the chains.
+pub(super) fn ensure_guard(pod: PodAddress) -> Result<(), PluginError> {
+    let mut socket = NftSocket::open()?;
+    if socket.rule_count(TABLE, GUARD)? == guard_rules().len() {
+        return Ok(());
+    }
+    let mut batch = Batch::default();
+    add_layout(&mut batch, pod);
+    Ok(socket.commit(&batch)?)
+}
+
 /// Fails unless every host port leads to the pod.
 pub(super) fn check_host_ports(owner: &Owner, pod: PodAddress, ports: &[HostPort]) -> Result<(), PluginError> {
     let mut socket = NftSocket::open()?;
@@ -345,7 +360,7 @@ fn add_layout(batch: &mut Batch, pod: PodAddress) {
     write_chain(batch, "hostports", None, &hostport_rules());
     let nat = |hook, priority| Some(Base { kind: ChainKind::Nat, hook, priority });
     let guard = Base { kind: ChainKind::Filter, hook: Hook::Prerouting, priority: RAW };
-    write_chain(batch, "prerouting-guard", Some(guard), &guard_rules());
+    write_chain(batch, GUARD, Some(guard), &guard_rules());
     write_chain(batch, "prerouting", nat(Hook::Prerouting, AFTER_DSTNAT), &[to_hostports()]);
     write_chain(batch, "output", nat(Hook::Output, AFTER_DSTNAT), &[to_hostports()]);
     write_chain(batch, "postrouting", nat(Hook::Postrouting, SRCNAT), &postrouting_rules());

@@ -142,7 +142,8 @@ fn add(call: &Invocation) -> Result<CniResult, PluginError> {
     nat::add_host_ports(&Owner::of(call)?, pod, &plan.ports, plan.snat)?;
     forget_udp_flows(&plan.ports)?;
     if plan.snat {
-        // After the rules, among which is the guard that makes it harmless.
+        // Never without the guard that makes it harmless.
+        nat::ensure_guard(pod)?;
         route_loopback_to(pod.address)?;
     }
     Ok(previous.clone())
