@@ -83,6 +83,10 @@ pub enum Namespace {
     Stays,
     /// The caller drops its last reference next, so that our `bridge` may leave the veth pair to the kernel, which
     /// removes it with the namespace and saves the 20 ms that a deletion by netlink waits for RCU.
+    ///
+    /// To be said only when no process is left in the namespace, or each has its SIGKILL: DEL gives the addresses to
+    /// the next pod, and a process that lived on, with CAP_NET_ADMIN and an interface that is still on the bridge,
+    /// could take them back. A caller whose processes would not end says [`Namespace::Stays`].
     Ends,
 }
 
