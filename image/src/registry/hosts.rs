@@ -6,6 +6,7 @@
 //! is this very machine.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 const MAX_HOSTS_TOML: u64 = 1 << 20;
 
 /// One place that may serve a repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Endpoint {
     /// `http` or `https`.
     pub(crate) scheme: String,
@@ -32,6 +33,23 @@ pub(crate) struct Endpoint {
     /// Sent with every request to this host, and to no other.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) dial_timeout: Option<Duration>,
+}
+
+/// Without the values of its headers: they may be credentials.
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Endpoint")
+            .field("scheme", &self.scheme)
+            .field("host", &self.host)
+            .field("path", &self.path)
+            .field("namespace", &self.namespace)
+            .field("capabilities", &self.capabilities)
+            .field("tls", &self.tls)
+            .field("headers", &headers)
+            .field("dial_timeout", &self.dial_timeout)
+            .finish()
+    }
 }
 
 /// What an endpoint is trusted with.

@@ -102,8 +102,8 @@ impl Session {
     }
 
     /// Sends the blob's bytes to `sink`, resuming where a connection breaks. The first `skip` endpoints are passed
-    /// over: what came from them was wrong. Returns which endpoint sent the last byte; the digest is the receiver's to
-    /// check.
+    /// over: what came from them was wrong. Returns which endpoint sent the first byte, and so is the first that may have
+    /// spoiled the blob; the digest is the receiver's to check.
     ///
     /// Ends early, without an error, if the receiver is gone: it has its own.
     pub(crate) async fn blob(
@@ -116,9 +116,14 @@ impl Session {
         let mut download = Download { descriptor, sink, arrived, offset: 0 };
         let able: Vec<&Endpoint> = self.endpoints.iter().filter(|e| e.capabilities.pull).collect();
         let mut errors = Vec::new();
+        let mut first = None;
         for (at, endpoint) in able.iter().enumerate().skip(skip) {
-            match self.blob_from(endpoint, at + 1 == able.len(), &mut download).await {
-                Ok(()) => return Ok(at),
+            let sent = self.blob_from(endpoint, at + 1 == able.len(), &mut download).await;
+            if download.offset > 0 {
+                first = first.or(Some(at));
+            }
+            match sent {
+                Ok(()) => return Ok(first.unwrap_or(at)),
                 Err(error) => errors.push(error),
             }
         }

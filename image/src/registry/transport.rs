@@ -1,6 +1,7 @@
 //! HTTP to one endpoint: TLS as its `hosts.toml` says, proxies, and redirects that take no credentials along.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_CLIENTS: usize = 64;
 
 /// The proxies of the environment, read at the edge of the program.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
     /// For `http://` registries.
     pub http: Option<String>,
@@ -38,6 +39,20 @@ impl Proxies {
             variable(&name.to_lowercase()).or_else(|| variable(name)).filter(|value| !value.trim().is_empty())
         };
         Self { http: either("HTTP_PROXY"), https: either("HTTPS_PROXY"), none: either("NO_PROXY").unwrap_or_default() }
+    }
+}
+
+/// Without what stands before the host: it is a user's name and password.
+impl fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |proxy: &Option<String>| {
+            proxy.as_deref().map(|url| match url.rsplit_once('@') {
+                Some((_, host)) => format!("***@{host}"),
+                None => url.to_owned(),
+            })
+        };
+        let (http, https) = (shown(&self.http), shown(&self.https));
+        f.debug_struct("Proxies").field("http", &http).field("https", &https).field("none", &self.none).finish()
     }
 }
 
@@ -337,5 +352,17 @@ mod anyone {
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
             self.0.signature_verification_algorithms.supported_schemes()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_of_a_proxy_is_not_printed() {
+        let proxies = Proxies { https: Some("http://me:secret@proxy:3128".into()), ..Proxies::default() };
+        let text = format!("{proxies:?}");
+        assert!(text.contains("***@proxy:3128") && !text.contains("secret"), "{text}");
     }
 }

@@ -79,7 +79,10 @@ struct Layer {
 impl Inner {
     async fn pull(self: Arc<Self>, reference: &Reference, options: &PullOptions) -> Result<ImageId, PullFailure> {
         let (transport, tokens) = (self.transport.clone(), self.tokens.clone());
-        let session = Arc::new(Session::new(transport, tokens, reference, options.auth.clone(), &options.hosts_dirs)?);
+        let (named, auth, hosts_dirs) = (reference.clone(), options.auth.clone(), options.hosts_dirs.clone());
+        let reading = move || Session::new(transport, tokens, &named, auth, &hosts_dirs);
+        let session = tokio::task::spawn_blocking(reading).await.map_err(|_| PullFailure::Stopping)??;
+        let session = Arc::new(session);
         let resolved = session.resolve().await?;
         let digest = resolved.digest.clone();
         let platform = options.platform.clone().unwrap_or_else(Platform::host);
