@@ -39,6 +39,10 @@ impl RouteSocket {
     /// Sends `requests` in one call and waits for every acknowledgement. The kernel works through all of them even
     /// if one fails; the first failure in their order is returned.
     pub fn run(&mut self, requests: &[Request]) -> Result<()> {
+        if requests.is_empty() {
+            // The kernel refuses an empty message, ENODATA: nothing to do is no error.
+            return Ok(());
+        }
         let mut builder = Builder::default();
         let mut pending = BTreeMap::new();
         for request in requests {
