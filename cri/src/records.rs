@@ -4,6 +4,7 @@
 //! rename and not synced: it has to survive the daemon, and after a power cut a record that is torn shows it. One that
 //! can't be read is set aside as `<id>.unreadable`, so that the daemon starts and the thing is cleaned up by its id.
 
+use crate::failure::chain;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -33,14 +34,14 @@ struct Envelope<'a> {
 pub(crate) enum RecordError {
     #[error("write record {path}")]
     Write { path: PathBuf, source: sys::Error },
-    #[error("read record {path}")]
-    Read { path: PathBuf, source: io::Error },
     #[error("set record {path} aside")]
     SetAside { path: PathBuf, source: io::Error },
     #[error("remove {path}")]
     Remove { path: PathBuf, source: io::Error },
     #[error("list records in {path}")]
     List { path: PathBuf, source: io::Error },
+    #[error("remove what a killed daemon left half written in {path}")]
+    Leftovers { path: PathBuf, source: sys::Error },
     #[error("make directory {path}")]
     Directory { path: PathBuf, source: io::Error },
 }
@@ -65,6 +66,7 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
     /// The records in `dir`, which is made if it is missing, for root only.
     pub(crate) fn open(dir: PathBuf) -> Result<Records<T>, RecordError> {
         make_private_dir(&dir)?;
+        sys::fs::remove_leftovers(&dir).map_err(|source| RecordError::Leftovers { path: dir.clone(), source })?;
         Ok(Records { dir, kind: PhantomData })
     }
 
@@ -99,10 +101,13 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
             if entry.file_type().map_err(list)?.is_dir() {
                 dirs.push(name);
             } else if let Some(id) = name.strip_suffix(".json") {
-                match self.read(&entry.path())? {
+                match self.read(&entry.path()) {
                     Ok(record) => loaded.records.push(record),
                     Err(reason) => {
-                        self.set_aside(&entry.path())?;
+                        // A name that can't be changed is no reason not to start: it is found again the next time.
+                        if let Err(error) = self.set_aside(&entry.path()) {
+                            tracing::error!(error = chain(&error), "a record stays where it is");
+                        }
                         loaded.unreadable.push((id.to_owned(), reason));
                     }
                 }
@@ -110,7 +115,9 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         }
         for orphan in dirs.iter().filter(|id| !self.path_of(id).exists()) {
             let dir = self.dir_of(orphan);
-            gone(std::fs::remove_dir_all(&dir)).map_err(|source| RecordError::Remove { path: dir, source })?;
+            if let Err(error) = gone(std::fs::remove_dir_all(&dir)) {
+                tracing::error!(dir = %dir.display(), error = chain(&error), "remove what no record knows");
+            }
         }
         Ok(loaded)
     }
@@ -119,13 +126,8 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         self.dir.join(format!("{id}.json"))
     }
 
-    fn read(&self, path: &Path) -> Result<Result<T, String>, RecordError> {
-        let read = |source| RecordError::Read { path: path.into(), source };
-        let size = std::fs::metadata(path).map_err(read)?.len();
-        if size > MAX_RECORD {
-            return Ok(Err(format!("{size} bytes are more than {MAX_RECORD}")));
-        }
-        Ok(decode(&std::fs::read(path).map_err(read)?))
+    fn read(&self, path: &Path) -> Result<T, String> {
+        decode(&sys::fs::read_bounded(path, MAX_RECORD).map_err(|error| chain(&error))?)
     }
 
     fn set_aside(&self, path: &Path) -> Result<(), RecordError> {

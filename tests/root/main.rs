@@ -8,6 +8,7 @@ mod cni_portmap;
 mod cni_upstream;
 mod cri_containers;
 mod cri_creation;
+mod cri_kill;
 mod cri_shim_loss;
 mod crictl;
 mod critest;
