@@ -100,7 +100,7 @@ impl Daemon {
     ///
     /// # Errors
     /// The listener failed.
-    pub async fn serve(self, listener: UnixListener, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+    pub async fn serve(&self, listener: UnixListener, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
         let counter = tokio::spawn(usage::count(Arc::clone(&self.pods)));
         let service = Service { pods: Arc::clone(&self.pods) };
         let pulls =
@@ -156,7 +156,9 @@ fn open(config: Config) -> Result<(Pods, sys::fs::Lock), Error> {
         image::Store::open(&config.root.join("image"), image_config(config.parallel_layers, config.proxies.clone()))
             .map_err(|error| Error::new("open the image store", error))?;
     let layout = cgroup::Layout::detect().map_err(|error| Error::new("find the host's cgroups", error))?;
-    let networks = cni::client::Networks::watch(&config.cni.conf_dir, &config.cni.bin_dirs, &config.cni.cache_dir);
+    let deadlines = cni::client::Deadlines { add: config.cni.timeout, del: config.cni.timeout, ..Default::default() };
+    let cni = &config.cni;
+    let networks = cni::client::Networks::with_deadlines(&cni.conf_dir, &cni.bin_dirs, &cni.cache_dir, deadlines);
     let shim = shim::Program::open(&config.shim)
         .map_err(|error| Error::new(format!("open the pods' supervisor {}", config.shim.display()), error))?;
     let pods = Pods {

@@ -5,26 +5,33 @@ use anyhow::Context;
 use sd_notify::NotifyState;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// How long work that blocks may go on once nobody is served any more.
+const UNWIND: Duration = Duration::from_secs(5);
 
 /// Recovers what runs, serves until SIGTERM or SIGINT, and leaves the pods alone.
 ///
 /// # Errors
 /// A directory or the socket can't be made, another daemon serves it, or the state can't be read.
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("start the async runtime")?
-        .block_on(serve(settings))
-}
-
-async fn serve(settings: &Settings) -> anyhow::Result<()> {
     for folder in [&settings.root, &settings.state] {
         private_folder(folder)?;
     }
-    let daemon = cri::Daemon::recover(config(settings)?).await?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")?;
+    let daemon = runtime.block_on(cri::Daemon::recover(config(settings)?))?;
+    let served = runtime.block_on(serve(&daemon, settings));
+    // A plugin or a volume that hangs does not keep us: what is half done, the next start finds.
+    runtime.shutdown_timeout(UNWIND);
+    // Last, because the lock goes with it: a successor that recovers is to find none of our tasks at work.
+    drop(daemon);
+    served
+}
+
+async fn serve(daemon: &cri::Daemon, settings: &Settings) -> anyhow::Result<()> {
     let socket = settings.socket();
     let listener = listen(&socket)?;
     let mut term = signal(SignalKind::terminate()).context("watch SIGTERM")?;
@@ -37,7 +44,7 @@ async fn serve(settings: &Settings) -> anyhow::Result<()> {
     tracing::info!(socket = %socket.display(), "serving");
     notify(&NotifyState::Ready);
     let served = daemon.serve(listener, shutdown).await;
-    // A successor may already listen there only after this process is gone; nobody else makes this path.
+    // A successor listens there only once it has our lock, which we hold until the end; nobody else makes this path.
     _ = std::fs::remove_file(&socket);
     Ok(served?)
 }
@@ -65,14 +72,13 @@ fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         anyhow::bail!("another daemon serves {}; give this one its own --root, --state and --socket", path.display());
     }
-    // Bound under a private name and renamed once its mode is right: it is never open to others, not for a moment.
+    // Bound 0600 whatever the umask, under a name of its own, which then replaces a dead daemon's.
     let fresh = path.with_added_extension(format!("{}", std::process::id()));
     _ = std::fs::remove_file(&fresh);
-    let listener = UnixListener::bind(&fresh).with_context(|| format!("listen on {}", fresh.display()))?;
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))
-        .and_then(|()| std::fs::rename(&fresh, path))
-        .with_context(|| format!("put the socket at {}", path.display()))?;
-    Ok(listener)
+    let listener = sys::socket::listen_stream(&fresh).with_context(|| format!("listen on {}", fresh.display()))?;
+    listener.set_nonblocking(true).context("make the listener non-blocking")?;
+    std::fs::rename(&fresh, path).with_context(|| format!("put the socket at {}", path.display()))?;
+    UnixListener::from_std(listener).context("watch the listener")
 }
 
 fn config(settings: &Settings) -> anyhow::Result<cri::Config> {
@@ -83,7 +89,7 @@ fn config(settings: &Settings) -> anyhow::Result<cri::Config> {
         conf_dir: settings.cni.conf_dir.clone(),
         bin_dirs: settings.cni.bin_dirs.clone(),
         cache_dir: settings.cni.cache_dir.clone(),
-        timeout: std::time::Duration::from_secs(settings.cri.cni_timeout_s),
+        timeout: Duration::from_secs(settings.cri.cni_timeout_s),
     };
     config.registry_hosts_dirs.clone_from(&settings.registry.hosts_dirs);
     config.parallel_layers = settings.image.parallel_layers;
