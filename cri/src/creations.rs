@@ -15,10 +15,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tonic::Code;
 
+type Running<K, R> = Arc<Mutex<HashMap<K, Arc<Creation<R>>>>>;
+
 /// What runs, by key. `R` is the request: one with the same key and another content does not join.
 #[derive(Debug)]
 pub(crate) struct Creations<K, R> {
-    running: Arc<Mutex<HashMap<K, Arc<Creation<R>>>>>,
+    running: Running<K, R>,
 }
 
 #[derive(Debug)]
@@ -81,7 +83,7 @@ where
     where
         F: Future<Output = Result<String>> + Send + 'static,
     {
-        let running = Arc::clone(&self.running);
+        let occupied = Occupied { running: Arc::clone(&self.running), key };
         let watch = stages.clone().watch(what.to_owned());
         let task = tokio::spawn(async move {
             let outcome = tokio::select! {
@@ -89,7 +91,7 @@ where
                 () = watch => unreachable!("the watch has no end"),
             };
             // Only now may another creation begin under this key: until here it joins this one.
-            running.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+            drop(occupied);
             outcome
         });
         let what = what.to_owned();
@@ -98,6 +100,18 @@ where
             .boxed()
             .shared();
         Arc::new(Creation { request, since: Instant::now(), stages, outcome })
+    }
+}
+
+/// A key under which a creation runs; free again when this is dropped, even by a panic.
+struct Occupied<K: Eq + Hash, R> {
+    running: Running<K, R>,
+    key: K,
+}
+
+impl<K: Eq + Hash, R> Drop for Occupied<K, R> {
+    fn drop(&mut self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
     }
 }
 
@@ -138,6 +152,10 @@ mod tests {
 
     async fn never() -> Result<String> {
         std::future::pending().await
+    }
+
+    async fn panicking() -> Result<String> {
+        panic!("on purpose")
     }
 
     #[tokio::test(start_paused = true)]
@@ -191,6 +209,16 @@ mod tests {
         let _ = creations.join_or_begin("sandbox a", "a", Arc::new(1), patience, begin).await;
         let error = creations.join_or_begin("sandbox a", "a", Arc::new(2), patience, begin).await.unwrap_err();
         assert_eq!(error.code, Code::AlreadyExists);
+    }
+
+    #[tokio::test]
+    async fn a_creation_that_panics_leaves_the_key_free() {
+        let creations = Test::default();
+        let panics = |_: Stages| Ok(Begin::Run(panicking()));
+        let error = creations.join_or_begin("sandbox a", "a", Arc::new(1), None, panics).await.unwrap_err();
+        assert_eq!(error.code, Code::Internal);
+        let done = |_: Stages| Ok(Begin::Run(async { Ok("id".to_owned()) }));
+        assert_eq!(creations.join_or_begin("sandbox a", "a", Arc::new(1), None, done).await.unwrap(), "id");
     }
 
     #[tokio::test]

@@ -216,6 +216,18 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_the_disk_does_not_give_keeps_nothing_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        let records: Records<Map> = Records::open(dir.path().join("things")).unwrap();
+        records.put("a", &record()).unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("things/b.json")).unwrap();
+        let loaded = records.load().unwrap();
+        assert_eq!(loaded.records, [record()]);
+        assert_eq!(loaded.unreadable.len(), 1);
+        assert_eq!(loaded.unreadable[0].0, "b");
+    }
+
+    #[test]
     fn a_directory_without_a_record_was_never_acknowledged_and_goes() {
         let dir = tempfile::tempdir().unwrap();
         let records: Records<Map> = Records::open(dir.path().join("things")).unwrap();
