@@ -54,7 +54,8 @@ fn patience<T>(request: &Request<T>) -> Option<Duration> {
 /// `<up to 8 digits><H|M|S|m|u|n>`, as the gRPC protocol over HTTP/2 has it.
 fn parse_timeout(header: &str) -> Option<Duration> {
     let unit = header.chars().last()?;
-    let number: u64 = header.strip_suffix(unit)?.parse().ok()?;
+    // More digits could not be multiplied.
+    let number: u64 = header.strip_suffix(unit).filter(|digits| digits.len() <= 8)?.parse().ok()?;
     match unit {
         'H' => Some(Duration::from_secs(number * 3600)),
         'M' => Some(Duration::from_secs(number * 60)),
@@ -356,6 +357,7 @@ mod tests {
             ("2S", Some(Duration::from_millis(1800))),
             ("1000u", Some(Duration::from_micros(900))),
             ("99999999H", Some(Duration::from_secs(99_999_999 * 3600) - Duration::from_millis(200))),
+            ("9999999999999999999H", None),
             ("x", None),
             ("", None),
         ] {

@@ -33,6 +33,9 @@ const START: Duration = Duration::from_secs(110);
 /// How long a killed process may take to die.
 const DIE: Duration = Duration::from_secs(10);
 
+/// How long to wait before an exec that has not ended is killed again.
+const AGAIN: Duration = Duration::from_millis(200);
+
 pub(crate) async fn exec_sync(pods: &Arc<Pods>, request: ExecSyncRequest) -> Result<ExecSyncResponse> {
     let container = pods.containers.get(&request.container_id)?;
     if !matches!(container.life(), Life::Running(_)) {
@@ -41,7 +44,8 @@ pub(crate) async fn exec_sync(pods: &Arc<Pods>, request: ExecSyncRequest) -> Res
     if request.cmd.is_empty() {
         return Err(Failure::invalid("cmd is empty"));
     }
-    let timeout = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    let timeout = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0);
+    let timeout = timeout.map(|seconds| Duration::from_secs(seconds).min(super::LONGEST));
     let shim = super::shim_of(pods, &container)?;
     let (preparer, id, cmd) = (Arc::clone(pods), container.id.clone(), request.cmd.clone());
     let prepared = blocking("prepare an exec", move || prepare(&preparer, &id, cmd)).await?;
@@ -108,8 +112,11 @@ impl Running {
             Ok((Answer::Process(_), _)) => Ok(running),
             Ok((other, _)) => Err(unexpected("Exec", &other)),
             Err(error) => {
-                running.shim.forget_exit(&running.exec);
-                running.over = true;
+                // A shim that did not answer may still make it.
+                running.over = matches!(error, CallError::Failed(_) | CallError::Gone);
+                if running.over {
+                    running.shim.forget_exit(&running.exec);
+                }
                 Err(match error {
                     CallError::Failed(failure) if failure.kind == ErrorKind::Deadline => timed_out(&what, timeout),
                     other => call(&what, other),
@@ -120,7 +127,7 @@ impl Running {
 
     async fn finish(mut self, cmd: &[String]) -> Result<ExecSyncResponse> {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let mut exit = self.exit.take().expect("finished once");
+        let exit = self.exit.as_mut().expect("only taken when dropped");
         let deadline = self.deadline;
         let outlived = async {
             match deadline {
@@ -131,35 +138,42 @@ impl Running {
         let ended = {
             let (out, err) = (&self.stdout, &self.stderr);
             tokio::select! {
-                ended = &mut exit => Some(ended),
+                ended = &mut *exit => Some(ended),
                 () = outlived => None,
                 never = async { tokio::join!(collect(out, &mut stdout), collect(err, &mut stderr)) } => match never.0 {},
             }
         };
-        self.over = true;
         let Some(ended) = ended else {
-            self.kill().await;
             // It is to be gone when we answer; a process that hangs in the kernel is not worth waiting for.
-            let _ = tokio::time::timeout(DIE, exit).await;
+            end(&self.shim, &self.exec, exit, DIE).await;
+            self.over = true;
+            self.shim.forget_exit(&self.exec);
             return Err(timed_out(&format!("exec {cmd:?}"), deadline.map(|(_, timeout)| timeout)));
         };
+        self.over = true;
         let exit = ended.map_err(|_| Failure::new(tonic::Code::Unavailable, "the pod's shim died during the exec"))?;
         drain(&self.stdout, &mut stdout).map_err(|error| Failure::internal("read the exec's output", &error))?;
         drain(&self.stderr, &mut stderr).map_err(|error| Failure::internal("read the exec's output", &error))?;
         fit(&mut stdout, &mut stderr, MAX_ANSWER);
         Ok(ExecSyncResponse { stdout, stderr, exit_code: exit.code })
     }
-
-    async fn kill(&self) {
-        kill(&self.shim, &self.exec).await;
-    }
 }
 
-async fn kill(shim: &Shim, exec: &str) {
-    let verb = Verb::KillExec(KillExec { exec: exec.to_owned(), signal: nix::libc::SIGKILL });
-    match shim.call(verb, Vec::new(), DIE).await {
-        Ok(_) | Err(CallError::Gone | CallError::Failed(_)) => {}
-        Err(error) => tracing::warn!(error = chain(&error), "kill an exec"),
+/// Kills an exec until it has ended or `patience` has. Once is not enough: while the shim still makes the process there is
+/// nothing to kill.
+async fn end(shim: &Shim, exec: &str, exit: &mut oneshot::Receiver<Exit>, patience: Duration) {
+    let until = Instant::now() + patience;
+    while Instant::now() < until {
+        let verb = Verb::KillExec(KillExec { exec: exec.to_owned(), signal: nix::libc::SIGKILL });
+        match shim.call(verb, Vec::new(), DIE).await {
+            Err(CallError::Gone) => return,
+            Err(CallError::Failed(failure)) if failure.kind == ErrorKind::NotFound => return,
+            Ok(_) | Err(CallError::Failed(_)) => {}
+            Err(error) => tracing::warn!(error = chain(&error), "kill an exec"),
+        }
+        if tokio::time::timeout(AGAIN, &mut *exit).await.is_ok() {
+            return;
+        }
     }
 }
 
@@ -167,9 +181,12 @@ impl Drop for Running {
     /// The client left before the end.
     fn drop(&mut self) {
         if !self.over {
-            self.shim.forget_exit(&self.exec);
             let (shim, exec) = (Arc::clone(&self.shim), std::mem::take(&mut self.exec));
-            tokio::spawn(async move { kill(&shim, &exec).await });
+            let Some(mut exit) = self.exit.take() else { return };
+            tokio::spawn(async move {
+                end(&shim, &exec, &mut exit, START).await;
+                shim.forget_exit(&exec);
+            });
         }
     }
 }

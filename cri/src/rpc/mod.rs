@@ -39,6 +39,9 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// What a longer timeout comes to, ten years: a clock has an end, and adding to it must not reach that.
+const LONGEST: std::time::Duration = std::time::Duration::from_secs(315_360_000);
+
 /// Runs work that is not to stop halfway when its client goes away.
 pub(crate) async fn in_task<T: Send + 'static>(
     what: &'static str,

@@ -24,9 +24,13 @@ pub(crate) async fn stop_container(pods: &Arc<Pods>, id: &str, timeout: i64) -> 
 }
 
 async fn stop(pods: &Arc<Pods>, container: &Arc<Container>, timeout: i64) -> Result<()> {
+    if matches!(container.life(), Life::Created(_)) {
+        // A start that is under way comes to its end first.
+        drop(container.gate.lock().await);
+    }
     // What was never started has nothing to stop; it stays as it is.
     let Life::Running(_) = container.life() else { return Ok(()) };
-    let grace = Duration::from_secs(u64::try_from(timeout).unwrap_or(0));
+    let grace = Duration::from_secs(u64::try_from(timeout).unwrap_or(0)).min(super::LONGEST);
     if !grace.is_zero() {
         let (ends, first) = container.begin_grace(Instant::now() + grace);
         if first {
