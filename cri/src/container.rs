@@ -111,6 +111,8 @@ pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) sandbox: String,
     record: Mutex<Arc<ContainerRecord>>,
+    /// Held by whoever writes the record, and the record is read below it: what is on disk never goes back in time.
+    pub(crate) writing: Mutex<()>,
     life: watch::Sender<Life>,
     /// When the stop signal was sent and when its grace ends: a repeated stop neither sends it again nor waits anew.
     stopping: Mutex<Option<Instant>>,
@@ -124,6 +126,7 @@ impl Container {
             id: record.id.clone(),
             sandbox: record.sandbox.clone(),
             record: Mutex::new(Arc::new(record)),
+            writing: Mutex::default(),
             life: watch::Sender::new(life),
             stopping: Mutex::default(),
             gate: tokio::sync::Mutex::default(),

@@ -68,19 +68,23 @@ impl Pods {
         containers
     }
 
-    /// Writes a sandbox's record; a failure is logged where the verb has happened anyway.
-    pub(crate) async fn keep_sandbox(self: &Arc<Self>, record: Arc<SandboxRecord>) -> Result<()> {
-        let pods = Arc::clone(self);
+    /// Writes a sandbox's record as it is by then; a failure is logged where the verb has happened anyway.
+    pub(crate) async fn keep_sandbox(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<()> {
+        let (pods, sandbox) = (Arc::clone(self), Arc::clone(sandbox));
         blocking("keep a sandbox's record", move || {
+            let _order = sandbox.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let record = sandbox.record();
             pods.sandbox_records.put(&record.id, &record).map_err(|error| Failure::internal("keep sandbox", &error))
         })
         .await
     }
 
-    /// Writes a container's record.
-    pub(crate) async fn keep_container(self: &Arc<Self>, record: Arc<ContainerRecord>) -> Result<()> {
-        let pods = Arc::clone(self);
+    /// Writes a container's record as it is by then.
+    pub(crate) async fn keep_container(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        let (pods, container) = (Arc::clone(self), Arc::clone(container));
         blocking("keep a container's record", move || {
+            let _order = container.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let record = container.record();
             pods.container_records.put(&record.id, &record).map_err(|error| Failure::internal("keep container", &error))
         })
         .await
@@ -117,8 +121,8 @@ impl Pods {
         if matches!(container.life(), Life::Exited(_)) {
             return;
         }
-        let record = container.change(|record| record.ended = Some(ended.clone()));
-        if let Err(failure) = self.keep_container(record).await {
+        container.change(|record| record.ended = Some(ended.clone()));
+        if let Err(failure) = self.keep_container(container).await {
             tracing::error!(container = container.id, error = chain(&failure), "an exit is not recorded");
         }
         if container.live(Life::Exited(ended)) {

@@ -12,7 +12,7 @@ use crate::shim::{CallError, Shim, dir_of};
 use crate::supervise::{follow, kill_cgroup, kill_orphans, read_exit, settle};
 use crate::teardown;
 use futures_util::future::join_all;
-use shim_protocol::{Answer, ContainerState, Event, Hello, State, VERSION, Verb};
+use shim_protocol::{Answer, ContainerState, Delete, ErrorKind, Event, Hello, State, VERSION, Verb};
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,6 +20,9 @@ use std::time::Duration;
 
 /// How long a shim may take to say what it knows. It only has to answer; one that does not is as good as dead.
 const HELLO: Duration = Duration::from_secs(10);
+
+/// How long a shim may take to kill and forget a container.
+const DELETE: Duration = Duration::from_secs(60);
 
 /// Brings the state in memory and makes it agree with what runs.
 pub(crate) async fn recover(pods: &Arc<Pods>) -> Result<(), Failure> {
@@ -78,15 +81,20 @@ async fn sandbox(pods: &Arc<Pods>, record: SandboxRecord, containers: Vec<Contai
     };
     let sandbox = Arc::new(Sandbox::new(record, shim.clone()));
     pods.sandboxes.insert(sandbox.id.clone(), Arc::clone(&sandbox));
+    let mut given_up = Vec::new();
     for record in containers {
-        container(pods, record, state.as_ref()).await;
+        given_up.extend(container(pods, record, state.as_ref()).await);
     }
     match (shim, state) {
         (Some(shim), Some(state)) => {
             if !state.ready {
                 sandbox.change(|record| record.phase = Phase::Dead);
             }
-            follow(Arc::clone(pods), Arc::clone(&sandbox), shim, told);
+            follow(Arc::clone(pods), Arc::clone(&sandbox), Arc::clone(&shim), told);
+            given_up.extend(state.containers.into_keys().filter(|id| !matches!(pods.containers.find(id), Ok(Some(_)))));
+            for id in given_up {
+                give_up(pods, &shim, id).await;
+            }
         }
         _ if sandbox.record().phase != Phase::Stopped => {
             tracing::warn!(sandbox = sandbox.id, "its shim is gone: what it ran is killed");
@@ -96,7 +104,7 @@ async fn sandbox(pods: &Arc<Pods>, record: SandboxRecord, containers: Vec<Contai
         }
         _ => settle(pods, &sandbox).await,
     }
-    if let Err(failure) = pods.keep_sandbox(sandbox.record()).await {
+    if let Err(failure) = pods.keep_sandbox(&sandbox).await {
         tracing::error!(sandbox = sandbox.id, error = chain(&failure), "a sandbox is not recorded");
     }
 }
@@ -131,8 +139,25 @@ async fn ask(dir: &std::path::Path) -> Option<(Arc<Shim>, State, Vec<Event>)> {
     }
 }
 
-/// A container of a sandbox that is known. Without a shim it is settled later, with the others of its sandbox.
-async fn container(pods: &Arc<Pods>, record: ContainerRecord, state: Option<&State>) {
+/// A container that the shim has or is still making, and that nobody may come to know: its creation was never answered, its
+/// removal was begun, or its record can't be read. Its files go last, and only if nothing can still use them.
+async fn give_up(pods: &Arc<Pods>, shim: &Shim, id: String) {
+    tracing::info!(container = id, "half made, half removed or without a record; it is removed");
+    let delete = Verb::Delete(Delete { container: id.clone(), force: true });
+    match shim.call(delete, Vec::new(), DELETE).await {
+        Ok(_) => {}
+        Err(CallError::Failed(failure)) if failure.kind == ErrorKind::NotFound => {}
+        Err(error) => {
+            tracing::error!(container = id, error = chain(&error), "remove it from its shim");
+            return;
+        }
+    }
+    pods.forget_early_exit(&id);
+    remove_files(pods, id).await;
+}
+
+/// A container of a sandbox that is known; the id of one that is not to be. Without a shim it is settled later, with the others of its sandbox.
+async fn container(pods: &Arc<Pods>, record: ContainerRecord, state: Option<&State>) -> Option<String> {
     let id = record.id.clone();
     let exit_dir = dir_of(&pods.config.state, &record.sandbox).join("exits");
     let life = match (&record.ended, state) {
@@ -147,18 +172,18 @@ async fn container(pods: &Arc<Pods>, record: ContainerRecord, state: Option<&Sta
     let Some(life) = life else {
         // The shim never heard of it, or forgot it when it was removed: nobody was told that it exists, or somebody that
         // it is gone.
-        tracing::info!(container = id, "half made or half removed; its files go");
-        return remove_files(pods, id).await;
+        return Some(id);
     };
     let is_news = matches!(life, Life::Exited(_)) && record.ended.is_none();
     let container = Arc::new(Container::new(record, life.clone()));
     pods.containers.insert(id, Arc::clone(&container));
     if let (true, Life::Exited(ended)) = (is_news, life) {
-        let record = container.change(|record| record.ended = Some(ended));
-        if let Err(failure) = pods.keep_container(record).await {
+        container.change(|record| record.ended = Some(ended));
+        if let Err(failure) = pods.keep_container(&container).await {
             tracing::error!(container = container.id, error = chain(&failure), "an exit is not recorded");
         }
     }
+    None
 }
 
 fn life_of(state: &ContainerState) -> Life {

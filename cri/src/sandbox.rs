@@ -70,6 +70,8 @@ impl SandboxRecord {
 pub(crate) struct Sandbox {
     pub(crate) id: String,
     record: Mutex<Arc<SandboxRecord>>,
+    /// Held by whoever writes the record, and the record is read below it: what is on disk never goes back in time.
+    pub(crate) writing: Mutex<()>,
     shim: Mutex<Option<Arc<Shim>>>,
     /// Held by the verb that changes the sandbox: stop, remove, the loss of its shim.
     pub(crate) gate: tokio::sync::Mutex<()>,
@@ -80,6 +82,7 @@ impl Sandbox {
         Sandbox {
             id: record.id.clone(),
             record: Mutex::new(Arc::new(record)),
+            writing: Mutex::default(),
             shim: Mutex::new(shim),
             gate: tokio::sync::Mutex::default(),
         }

@@ -6,10 +6,13 @@ use crate::host::now;
 use crate::pods::Pods;
 use crate::sandbox::{Phase, Sandbox};
 use crate::shim::{Shim, dir_of};
-use proto::ContainerEventType;
-use shim_protocol::{Event, Exit};
+use crate::spec::namespaces;
+use nix::sys::signal::Signal;
+use proto::{ContainerEventType, NamespaceMode};
+use shim_protocol::{Event, Exit, Process};
 use std::path::Path;
 use std::sync::Arc;
+use sys::process::Pid;
 
 /// Follows a shim until it is gone, beginning with what it told already.
 pub(crate) fn follow(pods: Arc<Pods>, sandbox: Arc<Sandbox>, shim: Arc<Shim>, told: Vec<Event>) {
@@ -47,33 +50,54 @@ async fn lost(pods: &Arc<Pods>, sandbox: &Arc<Sandbox>) {
 }
 
 async fn become_dead(pods: &Arc<Pods>, sandbox: &Arc<Sandbox>, why: &str) {
-    if sandbox.record().phase != Phase::Ready {
+    let mut was_ready = false;
+    sandbox.change(|record| {
+        was_ready = record.phase == Phase::Ready;
+        if was_ready {
+            record.phase = Phase::Dead;
+        }
+    });
+    if !was_ready {
         return;
     }
     tracing::warn!(sandbox = sandbox.id, "sandbox is not ready any more: {why}");
-    let record = sandbox.change(|record| record.phase = Phase::Dead);
-    if let Err(failure) = pods.keep_sandbox(record).await {
+    if let Err(failure) = pods.keep_sandbox(sandbox).await {
         tracing::error!(sandbox = sandbox.id, error = chain(&failure), "a sandbox's end is not recorded");
     }
     pods.tell(&sandbox.id, &sandbox.id, ContainerEventType::ContainerStoppedEvent);
 }
 
-/// Kills what is left of a pod without a shim, through its cgroups.
+/// Kills what is left of a pod whose shim is gone or taken for gone: the shim, so that it lets go of the namespaces, and
+/// through the cgroups whatever it ran.
 pub(crate) async fn kill_orphans(pods: &Arc<Pods>, sandbox: &Arc<Sandbox>) {
     let record = sandbox.record();
     let containers = pods.containers_of(&sandbox.id);
     let mut cgroups: Vec<String> = containers.iter().map(|container| container.record().cgroup.clone()).collect();
-    if record.processes.as_ref().is_some_and(|processes| processes.reaper.is_some()) {
+    // By what was asked for: a half-made sandbox has no record of its processes.
+    if namespaces::options(&record.config).pid() == NamespaceMode::Pod {
         cgroups.push(cgroup_of(&record.cgroup_parent, &sandbox.id));
     }
     let killer = Arc::clone(pods);
     let killed = tokio::task::spawn_blocking(move || {
+        if let Some(processes) = &record.processes {
+            kill_process(processes.shim);
+        }
         for cgroup in cgroups {
             kill_cgroup(&killer.layout, &cgroup);
         }
     });
     if let Err(error) = killed.await {
         tracing::error!(sandbox = sandbox.id, error = chain(&error), "kill a pod without a shim");
+    }
+}
+
+/// SIGKILL to this very process, if it is there.
+fn kill_process(process: Process) {
+    let process = sys::process::Process { pid: Pid::from_raw(process.pid), start_time: process.start_time };
+    match process.open().and_then(|pidfd| pidfd.send_signal(Signal::SIGKILL)) {
+        Ok(()) => tracing::warn!(pid = process.pid.as_raw(), "killed a shim that did not answer"),
+        Err(error) if error.is(sys::Errno::ESRCH) => {}
+        Err(error) => tracing::warn!(pid = process.pid.as_raw(), error = chain(&error), "kill a shim"),
     }
 }
 

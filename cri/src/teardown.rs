@@ -41,7 +41,11 @@ async fn end_processes(pods: &Arc<Pods>, sandbox: &Arc<Sandbox>) -> Result<()> {
     match sandbox.shim() {
         // The shim removes the cgroups too, and has told all exits before it answers.
         Some(shim) => {
-            stop_shim(&shim).await.map_err(|failure| failure.within(format!("stop sandbox {}", sandbox.id)))?;
+            let stopped = stop_shim(&shim).await;
+            let stopped = stopped.map_err(|failure| failure.within(format!("stop sandbox {}", sandbox.id)))?;
+            if stopped == Stopped::ShimDied {
+                kill_orphans(pods, sandbox).await;
+            }
         }
         None => kill_orphans(pods, sandbox).await,
     }
@@ -49,10 +53,19 @@ async fn end_processes(pods: &Arc<Pods>, sandbox: &Arc<Sandbox>) -> Result<()> {
     Ok(())
 }
 
-async fn stop_shim(shim: &Shim) -> Result<()> {
+/// What became of a shim that was asked to stop its sandbox.
+#[derive(Debug, PartialEq, Eq)]
+enum Stopped {
+    /// It killed what it ran.
+    Done,
+    /// It ended without an answer: what it ran may live.
+    ShimDied,
+}
+
+async fn stop_shim(shim: &Shim) -> Result<Stopped> {
     match shim.call(Verb::StopSandbox, Vec::new(), STOP).await {
-        // Gone is what it was to be.
-        Ok(_) | Err(CallError::Gone) => Ok(()),
+        Ok(_) => Ok(Stopped::Done),
+        Err(CallError::Gone) => Ok(Stopped::ShimDied),
         Err(CallError::Failed(failure)) => Err(Failure::from_shim("the shim", &failure)),
         Err(error) => Err(Failure::internal("the shim", &error)),
     }

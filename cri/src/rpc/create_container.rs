@@ -20,7 +20,7 @@ use crate::spec::namespaces::PidNamespace;
 use crate::spec::user::{Accounts, MAX_FILE, ResolvedUser};
 use crate::spec::{self, devices, log_path, mounts, namespace_of, resources, security, signal, user};
 use crate::stages::Stages;
-use crate::supervise::cgroup_of;
+use crate::supervise::{cgroup_of, kill_cgroup};
 use crate::volumes;
 use image::{Image, MountOptions};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
@@ -258,11 +258,12 @@ fn refused(what: &str, error: CallError) -> Failure {
 }
 
 async fn insert(pods: &Arc<Pods>, sandbox: &Arc<Sandbox>, record: ContainerRecord, process: Process) -> Result<()> {
+    let container = Arc::new(Container::new(record, Life::Created(process)));
+    pods.containers.insert(container.id.clone(), Arc::clone(&container));
+    // In this order: either we see that the sandbox was stopped, or who removes it sees the container.
     if sandbox.record().phase != Phase::Ready {
         return Err(Failure::state(format!("sandbox {} was stopped meanwhile", sandbox.id)));
     }
-    let container = Arc::new(Container::new(record, Life::Created(process)));
-    pods.containers.insert(container.id.clone(), Arc::clone(&container));
     pods.apply_early_exit(&container).await;
     pods.tell(&container.id, &sandbox.id, ContainerEventType::ContainerCreatedEvent);
     Ok(())
@@ -332,18 +333,29 @@ fn accounts(root: &RootFd) -> Result<Accounts> {
 }
 
 async fn roll_back(pods: &Arc<Pods>, sandbox: &Arc<Sandbox>, id: &str) {
+    let mut shim_died = false;
     if let Some(shim) = sandbox.shim() {
         let delete = Verb::Delete(Delete { container: id.to_owned(), force: true });
         match shim.call(delete, Vec::new(), CREATE).await {
-            Ok(_) | Err(CallError::Gone) => {}
+            Ok(_) => {}
+            Err(CallError::Gone) => shim_died = true,
             Err(CallError::Failed(failure)) if failure.kind == ErrorKind::NotFound => {}
-            Err(error) => tracing::error!(container = id, error = chain(&error), "roll back a container"),
+            Err(error) => {
+                // It may live: its files and its record stay, and the next start of the daemon tries again.
+                tracing::error!(container = id, error = chain(&error), "roll back a container");
+                pods.containers.remove(id);
+                return;
+            }
         }
     }
     pods.forget_early_exit(id);
     pods.containers.remove(id);
+    let cgroup = cgroup_of(&sandbox.record().cgroup_parent, id);
     let (remover, id) = (Arc::clone(pods), id.to_owned());
     let removed = blocking("roll back a container", move || {
+        if shim_died {
+            kill_cgroup(&remover.layout, &cgroup);
+        }
         remover.images.release(&id);
         remover.container_records.remove(&id).map_err(|error| Failure::internal("remove its files", &error))
     });

@@ -30,19 +30,14 @@ pub(super) async fn remove(pods: &Arc<Pods>, container: &Arc<Container>) -> Resu
         Ok(shim) => {
             let delete = Verb::Delete(Delete { container: container.id.clone(), force: true });
             match shim.call(delete, Vec::new(), DELETE).await {
-                Ok(_) | Err(CallError::Gone) => {}
+                Ok(_) => {}
+                // It died, and what it ran may live.
+                Err(CallError::Gone) => end_cgroup(pods, container).await?,
                 Err(CallError::Failed(failure)) if failure.kind == ErrorKind::NotFound => {}
                 Err(error) => return Err(call(&format!("remove container {}", container.id), error)),
             }
         }
-        Err(_no_shim) => {
-            let (killer, cgroup) = (Arc::clone(pods), container.record().cgroup.clone());
-            blocking("remove a cgroup", move || {
-                kill_cgroup(&killer.layout, &cgroup);
-                Ok(())
-            })
-            .await?;
-        }
+        Err(_no_shim) => end_cgroup(pods, container).await?,
     }
     let (remover, id) = (Arc::clone(pods), container.id.clone());
     blocking("remove a container's files", move || {
@@ -59,4 +54,14 @@ pub(super) async fn remove(pods: &Arc<Pods>, container: &Arc<Container>) -> Resu
     pods.cpu.forget(&container.id);
     pods.tell(&container.id, &container.sandbox, ContainerEventType::ContainerDeletedEvent);
     Ok(())
+}
+
+/// Kills what a container without a shim runs.
+async fn end_cgroup(pods: &Arc<Pods>, container: &Container) -> Result<()> {
+    let (killer, cgroup) = (Arc::clone(pods), container.record().cgroup.clone());
+    blocking("remove a cgroup", move || {
+        kill_cgroup(&killer.layout, &cgroup);
+        Ok(())
+    })
+    .await
 }

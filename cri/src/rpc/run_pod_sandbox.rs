@@ -212,11 +212,11 @@ async fn build(
         (None, _) => None,
     };
     stages.enter("record");
-    let record = sandbox.change(|record| {
+    sandbox.change(|record| {
         record.network = network;
         record.phase = Phase::Ready;
     });
-    pods.keep_sandbox(record).await?;
+    pods.keep_sandbox(sandbox).await?;
     pods.sandboxes.insert(sandbox.id.clone(), Arc::clone(sandbox));
     pods.tell(&sandbox.id, &sandbox.id, ContainerEventType::ContainerCreatedEvent);
     pods.tell(&sandbox.id, &sandbox.id, ContainerEventType::ContainerStartedEvent);

@@ -2,7 +2,7 @@
 
 use super::run_pod_sandbox::call;
 use crate::container::{Container, Ended, Life};
-use crate::failure::{Failure, Result};
+use crate::failure::{Failure, Result, chain};
 use crate::host::now;
 use crate::pods::Pods;
 use crate::shim::CallError;
@@ -35,19 +35,24 @@ async fn start(pods: &Arc<Pods>, container: &Arc<Container>) -> Result<()> {
     let verb = Verb::Start(ContainerRef { container: container.id.clone() });
     match shim.call(verb, Vec::new(), START).await {
         Ok(_) => {}
+        // An earlier call started it, and its answer was lost.
+        Err(CallError::Failed(failure)) if failure.kind == ErrorKind::Running => {}
         Err(CallError::Failed(failure)) if failure.kind == ErrorKind::Start => {
             let told = Failure::from_shim(&what, &failure);
             pods.end_container(container, Ended::start_error(failure.message.clone(), now())).await;
             container.explain(&failure.message);
-            pods.keep_container(container.record()).await?;
+            pods.keep_container(container).await?;
             return Err(told);
         }
         Err(error) => return Err(call(&what, error)),
     }
-    let record = container.change(|record| record.started_at = now());
-    pods.keep_container(record).await?;
+    container.change(|record| record.started_at = now());
     if container.live(Life::Running(process)) {
         pods.tell(&container.id, &container.sandbox, ContainerEventType::ContainerStartedEvent);
+    }
+    // It runs, and so it is told; after a restart its shim says so again, whether or not it was written here.
+    if let Err(failure) = pods.keep_container(container).await {
+        tracing::error!(container = container.id, error = chain(&failure), "a start is not recorded");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! StopPodSandbox: kills what runs, releases the network. Repeatable, and fine with an unknown id.
 
-use crate::failure::Result;
+use crate::failure::{Result, chain};
 use crate::pods::Pods;
 use crate::sandbox::{Phase, Sandbox};
 use crate::{shim, teardown};
@@ -28,12 +28,18 @@ pub(super) async fn stop(pods: &Arc<Pods>, sandbox: &Arc<Sandbox>) -> Result<()>
     sandbox.change(|record| record.phase = Phase::Stopped);
     if let Err(failure) = teardown::sandbox(pods, sandbox).await {
         sandbox.change(|record| record.phase = Phase::Dead);
+        if before == Phase::Ready {
+            if let Err(unkept) = pods.keep_sandbox(sandbox).await {
+                tracing::error!(sandbox = sandbox.id, error = chain(&unkept), "a sandbox's end is not recorded");
+            }
+            pods.tell(&sandbox.id, &sandbox.id, ContainerEventType::ContainerStoppedEvent);
+        }
         return Err(failure);
     }
     sandbox.drop_shim();
     let dir = shim::dir_of(&pods.config.state, &sandbox.id);
     super::remove_dir(dir).await?;
-    pods.keep_sandbox(sandbox.record()).await?;
+    pods.keep_sandbox(sandbox).await?;
     if before == Phase::Ready {
         pods.tell(&sandbox.id, &sandbox.id, ContainerEventType::ContainerStoppedEvent);
     }

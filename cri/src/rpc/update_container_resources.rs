@@ -33,10 +33,10 @@ pub(crate) async fn update_container_resources(
         shim.call(verb, vec![memfd], UPDATE)
             .await
             .map_err(|error| call(&format!("update container {}", container.id), error))?;
-        let record = container.change(|record| {
+        container.change(|record| {
             record.config.linux.get_or_insert_default().resources = Some(merged);
         });
-        pods.keep_container(record).await
+        pods.keep_container(&container).await
     })
     .await
 }
