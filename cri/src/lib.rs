@@ -12,6 +12,7 @@ mod failure;
 mod filter;
 mod host;
 mod index;
+mod listen;
 mod network;
 mod pod_files;
 mod pods;
@@ -34,6 +35,7 @@ mod usage;
 mod volumes;
 
 pub use config::{Cni, Config, HostFiles, OpenFiles};
+pub use listen::listen;
 
 use failure::chain;
 use pods::Pods;
@@ -156,7 +158,9 @@ fn open(config: Config) -> Result<(Pods, sys::fs::Lock), Error> {
         image::Store::open(&config.root.join("image"), image_config(config.parallel_layers, config.proxies.clone()))
             .map_err(|error| Error::new("open the image store", error))?;
     let layout = cgroup::Layout::detect().map_err(|error| Error::new("find the host's cgroups", error))?;
-    let deadlines = cni::client::Deadlines { add: config.cni.timeout, del: config.cni.timeout, ..Default::default() };
+    // A kubelet waits two minutes for StopPodSandbox, in which more is to be done than DEL.
+    let del = config.cni.timeout.min(Duration::from_mins(1));
+    let deadlines = cni::client::Deadlines { add: config.cni.timeout, del, ..Default::default() };
     let cni = &config.cni;
     let networks = cni::client::Networks::with_deadlines(&cni.conf_dir, &cni.bin_dirs, &cni.cache_dir, deadlines);
     let shim = shim::Program::open(&config.shim)

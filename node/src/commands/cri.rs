@@ -6,7 +6,6 @@ use sd_notify::NotifyState;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long work that blocks may go on once nobody is served any more.
@@ -33,7 +32,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
 
 async fn serve(daemon: &cri::Daemon, settings: &Settings) -> anyhow::Result<()> {
     let socket = settings.socket();
-    let listener = listen(&socket)?;
+    let listener = cri::listen(&socket)?;
     let mut term = signal(SignalKind::terminate()).context("watch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
     let shutdown = async move {
@@ -62,23 +61,6 @@ fn private_folder(path: &Path) -> anyhow::Result<()> {
     made.with_context(|| format!("make {}", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
         .with_context(|| format!("make {} private", path.display()))
-}
-
-/// Listens on the socket, 0600. A dead daemon's socket is replaced, a living one's is an error.
-fn listen(path: &Path) -> anyhow::Result<UnixListener> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        anyhow::bail!("another daemon serves {}; give this one its own --root, --state and --socket", path.display());
-    }
-    // Bound 0600 whatever the umask, under a name of its own, which then replaces a dead daemon's.
-    let fresh = path.with_added_extension(format!("{}", std::process::id()));
-    _ = std::fs::remove_file(&fresh);
-    let listener = sys::socket::listen_stream(&fresh).with_context(|| format!("listen on {}", fresh.display()))?;
-    listener.set_nonblocking(true).context("make the listener non-blocking")?;
-    std::fs::rename(&fresh, path).with_context(|| format!("put the socket at {}", path.display()))?;
-    UnixListener::from_std(listener).context("watch the listener")
 }
 
 fn config(settings: &Settings) -> anyhow::Result<cri::Config> {
