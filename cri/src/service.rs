@@ -3,6 +3,7 @@
 use crate::failure::{Failure, Result};
 use crate::pods::Pods;
 use crate::rpc;
+use crate::stages;
 use futures_util::stream::BoxStream;
 use proto::image_service_server::ImageService;
 use proto::runtime_service_server::RuntimeService;
@@ -33,6 +34,17 @@ async fn answer<T>(rpc: &'static str, subject: &str, work: impl Future<Output = 
         }
         failure.into()
     })
+}
+
+/// As [`answer`], for work that may take longer than its client waits.
+async fn answer_within<T>(
+    rpc: &'static str,
+    subject: &str,
+    patience: Option<Duration>,
+    work: impl Future<Output = Result<T>>,
+) -> Answer<T> {
+    let what = format!("{rpc} {subject}");
+    answer(rpc, subject, stages::within(&what, patience, work)).await
 }
 
 /// An answer that is there at once.
@@ -102,15 +114,18 @@ impl RuntimeService for Service {
     }
 
     async fn stop_pod_sandbox(&self, request: Request<StopPodSandboxRequest>) -> Answer<StopPodSandboxResponse> {
+        let patience = patience(&request);
         let id = request.into_inner().pod_sandbox_id;
         let work = rpc::stop_pod_sandbox::stop_pod_sandbox(&self.pods, &id);
-        answer("StopPodSandbox", &id, async { work.await.map(|()| StopPodSandboxResponse {}) }).await
+        answer_within("StopPodSandbox", &id, patience, async { work.await.map(|()| StopPodSandboxResponse {}) }).await
     }
 
     async fn remove_pod_sandbox(&self, request: Request<RemovePodSandboxRequest>) -> Answer<RemovePodSandboxResponse> {
+        let patience = patience(&request);
         let id = request.into_inner().pod_sandbox_id;
         let work = rpc::remove_pod_sandbox::remove_pod_sandbox(&self.pods, &id);
-        answer("RemovePodSandbox", &id, async { work.await.map(|()| RemovePodSandboxResponse {}) }).await
+        answer_within("RemovePodSandbox", &id, patience, async { work.await.map(|()| RemovePodSandboxResponse {}) })
+            .await
     }
 
     async fn pod_sandbox_status(&self, request: Request<PodSandboxStatusRequest>) -> Answer<PodSandboxStatusResponse> {
@@ -133,21 +148,24 @@ impl RuntimeService for Service {
     }
 
     async fn start_container(&self, request: Request<StartContainerRequest>) -> Answer<StartContainerResponse> {
+        let patience = patience(&request);
         let id = request.into_inner().container_id;
         let work = rpc::start_container::start_container(&self.pods, &id);
-        answer("StartContainer", &id, async { work.await.map(|()| StartContainerResponse {}) }).await
+        answer_within("StartContainer", &id, patience, async { work.await.map(|()| StartContainerResponse {}) }).await
     }
 
     async fn stop_container(&self, request: Request<StopContainerRequest>) -> Answer<StopContainerResponse> {
+        let patience = patience(&request);
         let StopContainerRequest { container_id: id, timeout } = request.into_inner();
         let work = rpc::stop_container::stop_container(&self.pods, &id, timeout);
-        answer("StopContainer", &id, async { work.await.map(|()| StopContainerResponse {}) }).await
+        answer_within("StopContainer", &id, patience, async { work.await.map(|()| StopContainerResponse {}) }).await
     }
 
     async fn remove_container(&self, request: Request<RemoveContainerRequest>) -> Answer<RemoveContainerResponse> {
+        let patience = patience(&request);
         let id = request.into_inner().container_id;
         let work = rpc::remove_container::remove_container(&self.pods, &id);
-        answer("RemoveContainer", &id, async { work.await.map(|()| RemoveContainerResponse {}) }).await
+        answer_within("RemoveContainer", &id, patience, async { work.await.map(|()| RemoveContainerResponse {}) }).await
     }
 
     async fn list_containers(&self, request: Request<ListContainersRequest>) -> Answer<ListContainersResponse> {
@@ -165,26 +183,32 @@ impl RuntimeService for Service {
         &self,
         request: Request<UpdateContainerResourcesRequest>,
     ) -> Answer<UpdateContainerResourcesResponse> {
+        let patience = patience(&request);
         let request = request.into_inner();
         let id = request.container_id.clone();
         let work = rpc::update_container_resources::update_container_resources(&self.pods, request);
-        answer("UpdateContainerResources", &id, async { work.await.map(|()| UpdateContainerResourcesResponse {}) })
-            .await
+        answer_within("UpdateContainerResources", &id, patience, async {
+            work.await.map(|()| UpdateContainerResourcesResponse {})
+        })
+        .await
     }
 
     async fn reopen_container_log(
         &self,
         request: Request<ReopenContainerLogRequest>,
     ) -> Answer<ReopenContainerLogResponse> {
+        let patience = patience(&request);
         let id = request.into_inner().container_id;
         let work = rpc::reopen_container_log::reopen_container_log(&self.pods, &id);
-        answer("ReopenContainerLog", &id, async { work.await.map(|()| ReopenContainerLogResponse {}) }).await
+        answer_within("ReopenContainerLog", &id, patience, async { work.await.map(|()| ReopenContainerLogResponse {}) })
+            .await
     }
 
     async fn exec_sync(&self, request: Request<ExecSyncRequest>) -> Answer<ExecSyncResponse> {
+        let patience = patience(&request);
         let request = request.into_inner();
         let id = request.container_id.clone();
-        answer("ExecSync", &id, rpc::exec_sync::exec_sync(&self.pods, request)).await
+        answer_within("ExecSync", &id, patience, rpc::exec_sync::exec_sync(&self.pods, request)).await
     }
 
     async fn exec(&self, _: Request<ExecRequest>) -> Answer<ExecResponse> {

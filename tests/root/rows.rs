@@ -6,6 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use proto::{ContainerState, PodSandboxConfig};
 use sys::mount::{Fs, MountFlags};
-use tests::{Cri, CriDaemon, Registry, World, eventually, images, pods, write};
+use tests::{Cri, CriDaemon, Registry, World, eventually, images, output, pods, write};
 use tonic::{Code, Request, Status};
 
 const IMAGE: &str = "registry.example/base:1";
@@ -100,6 +101,57 @@ impl Drop for DeadFileSystem {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// A process that is stopped until the end of its scope.
+struct Frozen(String);
+
+impl Frozen {
+    fn stop(pid: &str) -> Frozen {
+        output(Command::new("kill").args(["-STOP", pid])).success();
+        Frozen(pid.to_owned())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        output(Command::new("kill").args(["-CONT", &self.0])).success();
+    }
+}
+
+#[test]
+fn a_deadline_of_any_request_names_the_stage_that_it_spent_itself_in() {
+    let world = World::enter();
+    let (_registry, daemon, client) = node(&world);
+    let pod_config = pod_config(&world, &daemon, "pod");
+    let pod = client.run_pod(&pod_config).expect("run a pod");
+    let create = |name, command: &[&str]| {
+        client.create(&pod, &pod_config, &pods::container(name, IMAGE, command)).expect("create a container")
+    };
+    let (waiting, running) = (create("waiting", &["true"]), create("running", &["sleep", "1000"]));
+    client.start(&running).expect("start it");
+    let pid = client.info(&running).expect("its info")["pid"].as_u64().expect("its pid");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    let shim = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("its parent").trim();
+
+    let frozen = Frozen::stop(shim);
+    let mut start = Request::new(proto::StartContainerRequest { container_id: waiting });
+    start.set_timeout(IMPATIENT);
+    let refusal = client.runtime(async |mut client| client.start_container(start).await).expect_err("no answer");
+    assert_tells_stages(&refusal, "start in the shim");
+    let (cmd, container_id) = (vec!["true".to_owned()], running.clone());
+    let mut exec = Request::new(proto::ExecSyncRequest { container_id, cmd, timeout: 0 });
+    exec.set_timeout(IMPATIENT);
+    let refusal = client.runtime(async |mut client| client.exec_sync(exec).await).expect_err("no answer");
+    assert_tells_stages(&refusal, "exec in the shim");
+    let mut stop = Request::new(proto::StopPodSandboxRequest { pod_sandbox_id: pod.clone() });
+    stop.set_timeout(IMPATIENT);
+    let refusal = client.runtime(async |mut client| client.stop_pod_sandbox(stop).await).expect_err("no answer");
+    assert_tells_stages(&refusal, "");
+    drop(frozen);
+
+    client.stop_pod(&pod).expect("stop the pod");
+    client.remove_pod(&pod).expect("remove it");
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub(crate) async fn in_task<T: Send + 'static>(
     what: &'static str,
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
-    match tokio::spawn(work).await {
+    match tokio::spawn(crate::stages::carried(work)).await {
         Ok(result) => result,
         Err(error) => Err(Failure::internal(what, &error)),
     }

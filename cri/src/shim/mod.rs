@@ -84,9 +84,11 @@ impl Shim {
         deadline: Duration,
     ) -> impl Future<Output = Result<(Answer, Vec<OwnedFd>), CallError>> + '_ {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let stage = format!("{} in the shim", verb.name());
         let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
         let message = encode(&Request { id, deadline_ms, verb });
         async move {
+            crate::stages::enter(stage);
             let message = message?;
             let reply = self.expect_reply(id)?;
             self.send(&message, &fds).await?;

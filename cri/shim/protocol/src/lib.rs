@@ -81,6 +81,27 @@ pub enum Verb {
     StopSandbox,
 }
 
+impl Verb {
+    /// The verb in words, for messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Verb::Hello(_) => "hello",
+            Verb::StartSandbox(_) => "start sandbox",
+            Verb::Create(_) => "create",
+            Verb::Start(_) => "start",
+            Verb::Exec(_) => "exec",
+            Verb::Kill(_) => "kill",
+            Verb::KillExec(_) => "kill exec",
+            Verb::Update(_) => "update",
+            Verb::ReopenLog(_) => "reopen log",
+            Verb::Attach(_) => "attach",
+            Verb::Resize(_) => "resize",
+            Verb::Delete(_) => "delete",
+            Verb::StopSandbox => "stop sandbox",
+        }
+    }
+}
+
 /// See [`Verb::Hello`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hello {
