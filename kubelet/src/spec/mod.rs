@@ -1,0 +1,3 @@
+//! spec
+
+pub mod quantity;
