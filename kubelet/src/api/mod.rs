@@ -7,6 +7,7 @@ use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod as PodObject, Secret, Service};
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Why the API server did not do it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -84,6 +85,9 @@ pub trait Api: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<PodObject>>;
     /// Our node.
     fn node<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Node>>;
+    /// Our node as it changes, from a watch that lasts as long as a receiver of it; `None` while there is no such node or
+    /// it was not seen yet, which is always on a node that stands alone.
+    fn watch_node(&self, name: &str) -> watch::Receiver<Option<Arc<Node>>>;
     /// Registers our node.
     fn create_node<'a>(&'a self, node: &'a Node) -> BoxFuture<'a, Result<Node>>;
     /// Strategic merge patch of the node.
