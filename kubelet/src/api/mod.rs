@@ -1,13 +1,18 @@
 //! The API server: the objects that pods refer to, and what the kubelet writes.
 
+pub mod client;
+pub mod events;
+pub mod standalone;
+
 use crate::pod::Pod;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenReview};
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod as PodObject, Secret, Service};
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 /// Why the API server did not do it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -39,6 +44,37 @@ pub enum ApiError {
 
 /// The result of a call.
 pub type Result<T> = std::result::Result<T, ApiError>;
+
+/// A Secret or ConfigMap that some pod refers to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reference {
+    /// Which of the two.
+    pub kind: ReferenceKind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What a [`Reference`] refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReferenceKind {
+    /// A Secret.
+    Secret,
+    /// A ConfigMap.
+    ConfigMap,
+}
+
+/// What the watch of the pods that are bound to our node says.
+#[derive(Debug, Clone)]
+pub enum PodChange {
+    /// All of them: the first list, and each list after a watch that could not be resumed.
+    All(Vec<PodObject>),
+    /// One was added or changed.
+    Upsert(Box<PodObject>),
+    /// One was deleted.
+    Gone(Box<PodObject>),
+}
 
 /// What the kubelet asks of an API server.
 ///
@@ -113,4 +149,10 @@ pub trait Api: Send + Sync + 'static {
     fn review_token<'a>(&'a self, review: &'a TokenReview) -> BoxFuture<'a, Result<TokenReview>>;
     /// May they.
     fn review_access<'a>(&'a self, review: &'a SubjectAccessReview) -> BoxFuture<'a, Result<SubjectAccessReview>>;
+    /// The pods bound to our node, from now on. Never ends while there is an API server; a node alone has an empty
+    /// stream that ends at once.
+    fn watch_pods(&self) -> BoxStream<'static, PodChange>;
+    /// Secrets and ConfigMaps of registered pods that have changed: volumes made of them want a refresh. Who lags behind
+    /// refreshes all.
+    fn changes(&self) -> broadcast::Receiver<Reference>;
 }
