@@ -32,6 +32,7 @@ pub mod clock;
 pub mod config;
 pub mod gc;
 pub mod images;
+mod kubelet;
 pub mod metrics;
 pub mod node;
 pub mod plan;
@@ -46,6 +47,8 @@ pub mod status;
 pub mod table;
 pub mod volumes;
 pub mod worker;
+
+pub use kubelet::{RunError, run};
 
 #[cfg(test)]
 mod fakes;

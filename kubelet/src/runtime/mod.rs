@@ -1,5 +1,11 @@
 //! The CRI: the verbs that the kubelet needs, and what it observes through them.
 
+mod cri;
+mod health;
+
+pub use cri::Cri;
+pub use health::Health;
+
 use crate::pod::PodUid;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;

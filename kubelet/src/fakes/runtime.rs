@@ -1,0 +1,1 @@
+//! A CRI runtime in memory.
