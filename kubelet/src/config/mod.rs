@@ -2,7 +2,10 @@
 //!
 //! Everything below reads [`Config`] and nothing else: no flag, file or environment variable is looked at later.
 
+pub mod flags;
+
 use crate::pod::QosClass;
+use flags::Flags;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -73,15 +76,40 @@ pub struct Config {
     pub pod_cidr: Option<String>,
     /// Where `Node.nodeInfo.kubeletVersion` and pods' probes name us: `v1.36.3`.
     pub kubelet_version: String,
+    /// Whether :10250 and healthz are served at all (`enableServer`).
+    pub serve: bool,
+    /// Where `/pods` is served to root without TLS, for `orlop ps`; mode 0600.
+    pub local_socket: Option<PathBuf>,
+    /// `--cloud-provider=external`: register with the taint that the cloud's controller removes.
+    pub external_cloud: bool,
+    /// The folder of certificates that we make (`--cert-dir`).
+    pub cert_dir: PathBuf,
+    /// How log lines look and how many there are.
+    pub logging: Logging,
+    /// The KubeletConfiguration in force, defaults filled in, for `/configz`.
+    pub document: serde_json::Value,
     /// Fields that were given and do nothing yet, for `/configz` and the log.
     pub not_yet_effective: Vec<String>,
+}
+
+/// The kubelet's own log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Logging {
+    /// `logging.format: json`.
+    pub json: bool,
+    /// klog's verbosity (`--v`).
+    pub verbosity: u32,
 }
 
 /// The HTTPS server.
 #[derive(Debug, Clone)]
 pub struct Serving {
-    /// Certificate and key, PEM; self-signed ones are made where they are not given.
+    /// Certificate and key, PEM; self-signed ones are made in [`Config::cert_dir`] where they are not given.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// `tlsMinVersion: VersionTLS13`.
+    pub only_tls13: bool,
+    /// `tlsCipherSuites`, IANA names; empty allows all that rustls has.
+    pub cipher_suites: Vec<String>,
     /// CA of client certificates.
     pub client_ca: Option<PathBuf>,
     /// Whether callers without credentials are `system:anonymous` instead of refused.
@@ -169,6 +197,30 @@ pub struct Images {
     pub registry_qps: u32,
     /// In a burst.
     pub registry_burst: u32,
+}
+
+/// A configuration that can't be used; prints itself with the file, the line and the key.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A mistake in a file, a flag or the machine, rendered with the lines around it.
+    #[error("{0}")]
+    Mistake(String),
+    /// A file that can't be read.
+    #[error("read {path}", path = .path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Reads the files that the flags name, lays the flags over them and looks at the machine for what neither says.
+///
+/// # Errors
+/// The first mistake, with its place.
+pub fn load(_flags: &Flags) -> Result<Config, ConfigError> {
+    todo!()
 }
 
 impl Config {
