@@ -1,0 +1,1 @@
+//! The content of a pod's /etc/hosts.

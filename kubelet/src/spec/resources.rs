@@ -1,0 +1,1 @@
+//! Shares, quotas, limits, oom_score_adj.

@@ -1,0 +1,1 @@
+//! The security context: users, groups, seccomp, masks.
