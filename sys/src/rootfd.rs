@@ -202,6 +202,37 @@ impl RootFd {
         }
     }
 
+    /// An `O_PATH` handle to `path`, which must stay beneath the root by itself (`RESOLVE_BENEATH`): a symbolic link that is
+    /// absolute or leads out is EXDEV, where [`open_path`](Self::open_path) would read it as if the root were `/`.
+    pub fn open_path_beneath(&self, path: &Path) -> Result<OwnedFd> {
+        openat2(self, path, OFlag::O_PATH, ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS)
+    }
+
+    /// As [`open_path_beneath`](Self::open_path_beneath); directories that are missing are made, each with exactly the
+    /// permissions `mode`. A dangling link is ENOTDIR: nothing is made through it.
+    pub fn make_path_beneath(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
+        let mut existing = path;
+        let mut directory = loop {
+            match (self.open_path_beneath(existing), existing.parent()) {
+                (Err(error), Some(parent)) if error.is(Errno::ENOENT) => existing = parent,
+                (result, _) => break result?,
+            }
+        };
+        for component in path.strip_prefix(existing).unwrap_or(Path::new("")).components() {
+            let name = component.as_os_str(); // `..` is not the name of one file: EINVAL
+            let ours = match at::mkdirat(&directory, name, 0o700) {
+                Ok(()) => true,
+                Err(error) if error.is(Errno::EEXIST) => false, // by another one just now, or in the way: opening tells
+                Err(error) => return Err(error),
+            };
+            directory = at::openat(&directory, name, OFlag::O_PATH | OFlag::O_DIRECTORY, 0)?;
+            if ours {
+                at::fchmod(&directory, mode)?;
+            }
+        }
+        Ok(directory)
+    }
+
     /// Makes a new regular file and opens it for reading and writing (`O_CREAT|O_EXCL|O_NOFOLLOW`).
     /// `mode` is subject to the umask. The parent must exist.
     pub fn create_file(&self, path: &Path, mode: u32) -> Result<File> {
@@ -382,6 +413,41 @@ mod tests {
         for path in ["etc", "/etc", "../etc", "/../../etc", "absolute", "upwards", "etc/../../etc/."] {
             assert_eq!(fixture.root.metadata(Path::new(path)).unwrap().ino(), inode, "{path}");
         }
+    }
+
+    #[test]
+    fn a_path_beneath_may_use_links_that_stay_inside_and_no_others() {
+        let fixture = Fixture::new();
+        fs::create_dir_all(fixture.inside("a/b")).unwrap();
+        for (link, target) in [("inside", "a/../a/b"), ("absolute", "/a"), ("upwards", "../canary"), ("gone", "a/x")] {
+            symlink(target, fixture.inside(link)).unwrap();
+        }
+        let inode = fs::metadata(fixture.inside("a/b")).unwrap().ino();
+        assert_eq!(at::fstat(&fixture.root.open_path_beneath(Path::new("inside")).unwrap()).unwrap().st_ino, inode);
+        let errno = |path: &str| fixture.root.open_path_beneath(Path::new(path)).unwrap_err().errno();
+        for path in ["absolute", "upwards", "upwards/dir", "/a", "..", "a/../../canary"] {
+            assert_eq!(errno(path), Errno::EXDEV, "{path}");
+        }
+        assert_eq!(errno("gone"), Errno::ENOENT);
+    }
+
+    #[test]
+    fn what_is_made_beneath_has_the_mode_asked_for_and_is_never_made_through_a_link() {
+        let fixture = Fixture::new();
+        fs::create_dir(fixture.inside("a")).unwrap();
+        symlink("a", fixture.inside("link")).unwrap();
+        symlink("a/gone", fixture.inside("gone")).unwrap();
+        symlink("../canary/new", fixture.inside("out")).unwrap();
+        let made = fixture.root.make_path_beneath(Path::new("link/x/y"), 0o2777).unwrap();
+        assert_eq!(at::fstat(&made).unwrap().st_ino, fs::metadata(fixture.inside("a/x/y")).unwrap().ino());
+        for path in ["a/x", "a/x/y"] {
+            assert_eq!(fs::metadata(fixture.inside(path)).unwrap().mode() & 0o7777, 0o2777, "{path}");
+        }
+        let errno = |path: &str| fixture.root.make_path_beneath(Path::new(path), 0o777).unwrap_err().errno();
+        assert_eq!(errno("gone"), Errno::ENOTDIR);
+        assert_eq!(errno("out"), Errno::EXDEV);
+        assert_eq!(errno("new/../../canary/x"), Errno::EINVAL);
+        assert!(!fixture.inside("a/gone").exists() && fixture.canary_is_unchanged());
     }
 
     #[test]
