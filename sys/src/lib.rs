@@ -34,6 +34,7 @@ pub mod remove;
 pub mod rootfd;
 pub mod signal;
 pub mod socket;
+pub mod usage;
 
 pub use error::{Error, Result};
 pub use nix::errno::Errno;
