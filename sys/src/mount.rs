@@ -9,8 +9,9 @@
 mod attributes;
 mod context;
 
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::fcntl::{self, OFlag};
@@ -121,6 +122,19 @@ pub fn umount_detach(path: impl AsRef<Path>) -> Result<()> {
 /// Unmounts the host path `path`; EBUSY while something uses it (umount2(2) with `UMOUNT_NOFOLLOW`).
 pub fn umount_idle(path: impl AsRef<Path>) -> Result<()> {
     umount(path.as_ref(), MntFlags::UMOUNT_NOFOLLOW)
+}
+
+/// Unmounts what lies on `name` in `directory`, which is held by fd: for a mount point that somebody hostile may be
+/// renaming. EBUSY while something uses it; an `O_PATH` fd to the mount itself would.
+// umount2(2) takes no fd: the parent is named by /proc/self/fd/N, and the last component is not followed.
+pub fn umount_idle_at(directory: &impl AsFd, name: impl AsRef<OsStr>) -> Result<()> {
+    let name = at::component("umount2", directory, name.as_ref())?;
+    let how = MntFlags::UMOUNT_NOFOLLOW;
+    let parent = at::proc_path(directory);
+    let path = Path::new(OsStr::from_bytes(parent.as_bytes())).join(name);
+    nix::mount::umount2(&path, how).map_err(|errno| {
+        Error::new("umount2", errno, format_args!("{}, {}, {}", fd(directory), quoted(name), flags(how)))
+    })
 }
 
 fn umount(path: &Path, how: MntFlags) -> Result<()> {
