@@ -7,6 +7,7 @@
 //!
 //! The crate knows only processes and public protocols. It never imports what it tests.
 
+pub mod cluster;
 mod containerd;
 pub mod cri;
 mod daemon;
@@ -22,7 +23,7 @@ pub use containerd::Containerd;
 pub use cri::Cri;
 pub use daemon::{CriDaemon, Plugins, install_plugins, mirror_host, network};
 pub use eventually::{Outcome, eventually, slow};
-pub use programs::{Output, binary, output, peer, tool, write};
+pub use programs::{Output, binary, cluster_program, output, peer, tool, write};
 pub use registry::Registry;
 pub use snapshot::Snapshot;
 pub use world::World;

@@ -29,6 +29,15 @@ pub fn peer(name: &str) -> PathBuf {
     in_dir("ORLOP_PEERS_DIR", name)
 }
 
+/// The path of a control plane's program (`etcd`, `kube-apiserver`, `kubectl`, `agnhost`, …) that `scripts/tools cluster`
+/// built.
+///
+/// # Panics
+/// Without `ORLOP_CLUSTER_DIR`, or if the program is not in it.
+pub fn cluster_program(name: &str) -> PathBuf {
+    in_dir("ORLOP_CLUSTER_DIR", name)
+}
+
 fn in_dir(variable: &str, name: &str) -> PathBuf {
     let Some(dir) = std::env::var_os(variable) else {
         panic!("{variable} is not set: run the tests through scripts/test, or eval `scripts/test --env`")

@@ -1,19 +1,19 @@
 //! [`World`]: the private corner of the machine in which a root suite runs.
 //!
 //! The calling thread unshares its mount and network namespace; everything that it starts inherits them. `/run` is an
-//! empty tmpfs, `/etc` and `/var/lib` are overlays whose changes stay in the World, `lo` is up, mount propagation to the
-//! machine is cut. Cgroups are the one thing that Linux does not let us privatise per thread: a suite gets them from
-//! [`World::cgroup`], below a prefix of its own.
+//! empty tmpfs, `/etc`, `/var/lib` and `/var/log` are overlays whose changes stay in the World, `lo` is up, mount
+//! propagation to the machine is cut. Cgroups are the one thing that Linux does not let us privatise per thread: a suite
+//! gets them from [`World::cgroup`], below a prefix of its own.
 //!
 //! Dropping the World brings the thread back and fails the test if anything that was made in it still exists.
 
-use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::marker::PhantomData;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -26,16 +26,18 @@ use crate::{output, write};
 /// The environment variable that marks a process as started by a World, whatever namespace it is in by now.
 pub(crate) const MARK: &str = "ORLOP_WORLD";
 
-/// A mount and a network namespace, private directories and a cgroup prefix, for the thread that entered it.
+/// A mount and a network namespace, private directories and a cgroup prefix, for the thread that entered it. Threads that
+/// it starts are in the World too and may share it; only the first one may leave it.
 pub struct World {
     name: String,
     dir: PathBuf,
-    cgroups: RefCell<Vec<String>>,
-    tolerated: RefCell<Vec<String>>,
-    before: RefCell<Option<Snapshot>>,
+    cgroups: Mutex<Vec<String>>,
+    tolerated: Mutex<Vec<String>>,
+    before: Mutex<Option<Snapshot>>,
     home: [(File, CloneFlags); 2],
-    next: Cell<u32>,
-    not_send: PhantomData<*const ()>,
+    next: AtomicU32,
+    /// A guard is `Sync` and not `Send`, which is what a World has to be.
+    not_send: PhantomData<MutexGuard<'static, ()>>,
 }
 
 impl World {
@@ -54,15 +56,15 @@ impl World {
         let world = World {
             name,
             dir,
-            cgroups: RefCell::default(),
-            tolerated: RefCell::default(),
-            before: RefCell::default(),
+            cgroups: Mutex::default(),
+            tolerated: Mutex::default(),
+            before: Mutex::default(),
             home,
-            next: Cell::new(1),
+            next: AtomicU32::new(1),
             not_send: PhantomData,
         };
         output(world.command("ip").args(["link", "set", "lo", "up"])).success();
-        *world.before.borrow_mut() = Some(world.snapshot(&[]));
+        *locked(&world.before) = Some(world.snapshot(&[]));
         world
     }
 
@@ -89,8 +91,20 @@ impl World {
     pub fn cgroup(&self, name: &str) -> String {
         let path = format!("/{}/{name}", self.name);
         snapshot::hierarchies().iter().for_each(|hierarchy| snapshot::make_cgroup(hierarchy, &path));
-        self.cgroups.borrow_mut().push(path.clone());
+        locked(&self.cgroups).push(path.clone());
         path
+    }
+
+    /// Declares that a program under test makes the cgroup `path`, below one of [`World::cgroup`], and keeps it: the World
+    /// removes it at the end, and what is below it by then is a leak.
+    pub fn adopt_cgroup(&self, path: &str) {
+        locked(&self.cgroups).push(path.to_owned());
+    }
+
+    /// The directories of the cgroup `path` in every hierarchy that has it.
+    pub fn cgroup_dirs(&self, path: &str) -> Vec<PathBuf> {
+        let relative = path.trim_matches('/');
+        snapshot::hierarchies().iter().map(|hierarchy| hierarchy.join(relative)).filter(|dir| dir.is_dir()).collect()
     }
 
     /// A command that is found again if it outlives the World, even if it leaves the World's namespaces.
@@ -108,16 +122,16 @@ impl World {
     /// Declares that things whose line in a [`Snapshot`] begins with `prefix` may stay until the World ends: the bridge
     /// that the bridge plugin never removes, for one.
     pub fn tolerate(&self, prefix: &str) {
-        self.tolerated.borrow_mut().push(prefix.to_owned());
+        locked(&self.tolerated).push(prefix.to_owned());
     }
 
     /// A number that this World has not given before.
     pub fn count(&self) -> u32 {
-        self.next.replace(self.next.get() + 1)
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 
     fn remove_own_cgroups(&self) {
-        let mut paths = self.cgroups.borrow_mut();
+        let mut paths = locked(&self.cgroups);
         // A child is removed before its parent; the prefix itself comes last.
         paths.sort_by_key(|path| std::cmp::Reverse(path.len()));
         for path in paths.iter().map(String::as_str).chain([format!("/{}", self.name).as_str()]) {
@@ -129,8 +143,8 @@ impl World {
 
     /// What was made in the World and still exists, after things that end by themselves had time to.
     fn leaks(&self) -> Vec<String> {
-        let before = self.before.borrow_mut().take().unwrap_or_default();
-        let tolerated = self.tolerated.borrow();
+        let before = locked(&self.before).take().unwrap_or_default();
+        let tolerated = locked(&self.tolerated).clone();
         let mut leaks = Vec::new();
         within(Duration::from_secs(5), || {
             self.remove_own_cgroups();
@@ -158,13 +172,18 @@ impl Drop for World {
     }
 }
 
-/// Cuts propagation and gives the thread an empty `/run` and copies on write of `/etc` and `/var/lib`.
+/// A step that panicked while it held the lock has been reported by then.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Cuts propagation and gives the thread an empty `/run` and copies on write of `/etc`, `/var/lib` and `/var/log`.
 fn make_private_directories(dir: &Path) {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).expect("cut mount propagation");
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=0755")).expect("tmpfs on /run");
     fs::create_dir_all(dir).expect("World directory");
-    for (name, target) in [("etc", "/etc"), ("var-lib", "/var/lib")] {
+    for (name, target) in [("etc", "/etc"), ("var-lib", "/var/lib"), ("var-log", "/var/log")] {
         let layers = PathBuf::from("/run/.overlay").join(name);
         fs::create_dir_all(layers.join("upper")).expect("overlay layer");
         fs::create_dir_all(layers.join("work")).expect("overlay layer");

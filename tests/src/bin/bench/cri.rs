@@ -1,18 +1,14 @@
-//! `bench cri [ROUNDS] [JSON_FILE]`: `orlop cri` beside containerd, in the same run.
+//! `bench cri [ROUNDS] [JSON_FILE]`: `orlop cri` beside containerd.
 //!
 //! Both get the same registry, the same images and the same pods, as a kubelet sends them; every round does one pod on
-//! each, in turn, so that whatever else the machine does meets both. It prints a table of medians with ratios, and writes
-//! all samples as JSON. `scripts/bench` builds what it needs.
+//! each, in turn, so that whatever else the machine does meets both.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use serde_json::{Value, json};
-use tests::{Containerd, Cri, CriDaemon, Registry, World, images, pods, write};
+use tests::{Containerd, Cri, CriDaemon, Registry, World, images, pods};
+
+use crate::measure::{Report, Samples, kilobytes, megabytes, processes, pss};
 
 /// Pods that idle at the same time while memory is measured.
 const IDLE_PODS: u32 = 20;
@@ -20,21 +16,6 @@ const IDLE_PODS: u32 = 20;
 const HOST_PORT_EVERY: u32 = 5;
 /// Rounds before the first that counts: caches, the bridge, first use of everything.
 const WARM_UP: u32 = 3;
-
-fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let done = match arguments.first().map(String::as_str) {
-        Some("cri") => cri(&arguments[1..]),
-        _ => Err(anyhow::anyhow!("usage: bench cri [ROUNDS] [JSON_FILE]")),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
 
 /// One implementation under measurement.
 struct Side<'d> {
@@ -44,7 +25,7 @@ struct Side<'d> {
     daemon: u32,
     /// Whether a command line belongs to what the implementation adds to a pod.
     overhead: &'d dyn Fn(&str) -> bool,
-    samples: BTreeMap<&'static str, Vec<f64>>,
+    samples: Samples,
     /// Host ports differ between the two: they share a network namespace.
     first_port: i32,
 }
@@ -55,7 +36,7 @@ struct Pod {
     container: String,
 }
 
-fn cri(arguments: &[String]) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     let rounds: u32 = arguments.first().map_or(Ok(50), |rounds| rounds.parse()).context("ROUNDS is a number")?;
     let world = World::enter();
     let registry = Registry::start(&world);
@@ -71,7 +52,7 @@ fn cri(arguments: &[String]) -> anyhow::Result<()> {
             logs: orlop.logs(),
             daemon: orlop.pid(),
             overhead: &|command_line| command_line.contains("orlop-shim"),
-            samples: BTreeMap::new(),
+            samples: Samples::default(),
             first_port: 20_000,
         },
         Side {
@@ -82,7 +63,7 @@ fn cri(arguments: &[String]) -> anyhow::Result<()> {
             overhead: &|command_line| {
                 command_line.contains("containerd-shim-runc-v2") || command_line.starts_with("/bin/workload pause")
             },
-            samples: BTreeMap::new(),
+            samples: Samples::default(),
             first_port: 30_000,
         },
     ];
@@ -95,30 +76,25 @@ fn cri(arguments: &[String]) -> anyhow::Result<()> {
         for side in &mut sides {
             side.one_pod(&world, round)?;
             if round + 1 == WARM_UP {
-                side.samples.retain(|what, _| what.contains("PSS"));
+                side.samples.keep(|what| what.contains("PSS"));
             }
         }
     }
     for side in &mut sides {
         side.idle_pods(&world)?;
     }
-    let report = json!({
-        "rounds": rounds,
-        "idle_pods": IDLE_PODS,
-        "kernel": fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
-        "cpus": std::thread::available_parallelism()?.get(),
-        "samples": sides.iter().map(|side| (side.name.to_owned(), json!(side.samples))).collect::<serde_json::Map<String, Value>>(),
-    });
-    print_table(&sides);
+    let [ours, theirs] = sides.map(|side| (side.name, side.samples));
+    let report = Report { rounds, sides: [ours, theirs] };
+    report.print();
     if let Some(file) = arguments.get(1) {
-        write(Path::new(file), format!("{report:#}\n"));
+        report.write(file.as_ref())?;
     }
     Ok(())
 }
 
 impl Side<'_> {
     fn sample(&mut self, what: &'static str, value: f64) {
-        self.samples.entry(what).or_default().push(value);
+        self.samples.add(what, value);
     }
 
     /// Runs `call` and notes how long it took, in milliseconds.
@@ -184,47 +160,5 @@ impl Side<'_> {
             self.client.remove_pod(&pod.pod)?;
         }
         Ok(())
-    }
-}
-
-/// The ids of the processes whose command line satisfies `belongs`.
-fn processes(belongs: &dyn Fn(&str) -> bool) -> anyhow::Result<Vec<u32>> {
-    let pids = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let command_line =
-        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
-    Ok(pids.filter(|pid| belongs(&command_line(pid))).collect())
-}
-
-/// The proportional set size of a process, in bytes.
-fn pss(pid: u32) -> anyhow::Result<u64> {
-    let path = format!("/proc/{pid}/smaps_rollup");
-    let rollup = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    let kilobytes =
-        rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
-    let kilobytes: u64 = kilobytes.with_context(|| format!("no Pss in {path}"))?;
-    Ok(kilobytes * 1024)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "memory sizes of processes are far below 2^52")]
-fn kilobytes(bytes: u64) -> f64 {
-    bytes as f64 / 1024.0
-}
-
-fn megabytes(bytes: u64) -> f64 {
-    kilobytes(bytes) / 1024.0
-}
-
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn print_table(sides: &[Side<'_>; 2]) {
-    let [ours, theirs] = sides;
-    println!("{:<32} {:>10} {:>12} {:>7}", "median", ours.name, theirs.name, "ratio");
-    for (what, samples) in &ours.samples {
-        let (own, other) = (median(samples), theirs.samples.get(what).map_or(f64::NAN, |samples| median(samples)));
-        println!("{what:<32} {own:>10.2} {other:>12.2} {:>7.3}", own / other);
     }
 }

@@ -1,0 +1,102 @@
+//! Samples, their medians and their table; what the kernel says of a process.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use tests::write;
+
+/// What was measured on one side, by its name in the table.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Samples {
+    by_name: BTreeMap<&'static str, Vec<f64>>,
+}
+
+/// The outcome of a whole run: ours, then theirs.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) rounds: u32,
+    pub(crate) sides: [(&'static str, Samples); 2],
+}
+
+impl Samples {
+    pub(crate) fn add(&mut self, what: &'static str, value: f64) {
+        self.by_name.entry(what).or_default().push(value);
+    }
+
+    /// Forgets everything else.
+    pub(crate) fn keep(&mut self, wanted: impl Fn(&str) -> bool) {
+        self.by_name.retain(|what, _| wanted(what));
+    }
+}
+
+impl Report {
+    pub(crate) fn print(&self) {
+        let [(ours, own), (theirs, others)] = &self.sides;
+        println!("{:<38} {ours:>10} {theirs:>12} {:>7}", "median", "ratio");
+        for (what, samples) in &own.by_name {
+            let (own, other) = (median(samples), others.by_name.get(what).map_or(f64::NAN, |samples| median(samples)));
+            println!("{what:<38} {own:>10.2} {other:>12.2} {:>7.3}", own / other);
+        }
+    }
+
+    pub(crate) fn write(&self, file: &Path) -> anyhow::Result<()> {
+        let samples = self.sides.iter().map(|(name, samples)| ((*name).to_owned(), json!(samples.by_name)));
+        let report = json!({
+            "rounds": self.rounds,
+            "kernel": fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
+            "cpus": std::thread::available_parallelism()?.get(),
+            "samples": samples.collect::<serde_json::Map<String, Value>>(),
+        });
+        write(file, format!("{report:#}\n"));
+        Ok(())
+    }
+}
+
+/// The ids of the processes whose command line satisfies `belongs`.
+pub(crate) fn processes(belongs: &dyn Fn(&str) -> bool) -> anyhow::Result<Vec<u32>> {
+    let pids = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let command_line =
+        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+    Ok(pids.filter(|pid| belongs(&command_line(pid))).collect())
+}
+
+/// The proportional set size of a process, in bytes.
+pub(crate) fn pss(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let rollup = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let kilobytes =
+        rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
+    let kilobytes: u64 = kilobytes.with_context(|| format!("no Pss in {path}"))?;
+    Ok(kilobytes * 1024)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "memory sizes of processes are far below 2^52")]
+pub(crate) fn kilobytes(bytes: u64) -> f64 {
+    bytes as f64 / 1024.0
+}
+
+pub(crate) fn megabytes(bytes: u64) -> f64 {
+    kilobytes(bytes) / 1024.0
+}
+
+fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The CPU time that a process has used, all its threads together.
+pub(crate) fn cpu_time(pid: u32) -> anyhow::Result<Duration> {
+    let path = format!("/proc/{pid}/schedstat");
+    // The main thread's file would count the main thread only.
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("read {path}"))?;
+    let nanoseconds = tasks.flatten().filter_map(|task| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Ok(Duration::from_nanos(nanoseconds.sum()))
+}
