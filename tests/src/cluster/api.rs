@@ -1,7 +1,7 @@
 //! The API server as a test polls it: plain HTTP through `kubectl proxy`, because starting `kubectl` for each look at a
 //! condition would cost more than what is under test.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -57,6 +57,21 @@ impl Api {
         json(path, &self.call("DELETE", path, "", "")?)
     }
 
+    /// Every change to the objects of the list at `path`, from now on: what is there already comes as added.
+    ///
+    /// # Errors
+    /// The server's message, or why there is no answer.
+    pub fn watch(&self, path: &str) -> Result<Watch, String> {
+        let failed = |error: std::io::Error| format!("watch {path}: {error}");
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).map_err(failed)?;
+        let request = format!("GET {path}?watch=1 HTTP/1.0\r\nHost: localhost\r\nAccept: application/json\r\n\r\n");
+        stream.write_all(request.as_bytes()).map_err(failed)?;
+        let mut watch = Watch { stream: BufReader::new(stream) };
+        // The head ends with an empty line.
+        while !watch.line(DEADLINE)?.is_empty() {}
+        Ok(watch)
+    }
+
     /// HTTP/1.0, so that the answer ends with the connection and comes in one piece.
     fn call(&self, method: &str, path: &str, content_type: &str, body: &str) -> Result<String, String> {
         let failed = |error: std::io::Error| format!("{method} {path}: {error}");
@@ -80,6 +95,32 @@ impl Api {
         match head.split(' ').nth(1) {
             Some(status) if status.starts_with('2') => Ok(body.to_owned()),
             status => Err(format!("{method} {path}: {} {body}", status.unwrap_or("?"))),
+        }
+    }
+}
+
+/// Changes to a list of objects, as they happen.
+#[derive(Debug)]
+pub struct Watch {
+    stream: BufReader<TcpStream>,
+}
+
+impl Watch {
+    /// Waits for the next change and returns its `type` and `object`.
+    ///
+    /// # Errors
+    /// That none came in `deadline`, times `SLOW`, or that the server has ended the watch.
+    pub fn next(&mut self, deadline: Duration) -> Result<Value, String> {
+        json("watch", &self.line(deadline)?)
+    }
+
+    fn line(&mut self, deadline: Duration) -> Result<String, String> {
+        let failed = |error: std::io::Error| format!("watch: {error}");
+        self.stream.get_ref().set_read_timeout(Some(deadline * crate::slow())).map_err(failed)?;
+        let mut line = String::new();
+        match self.stream.read_line(&mut line).map_err(failed)? {
+            0 => Err("watch: the server ended it".to_owned()),
+            _ => Ok(line.trim_end().to_owned()),
         }
     }
 }

@@ -23,7 +23,7 @@ use serde_json::json;
 use crate::programs::cluster_program;
 use crate::{World, eventually, write};
 
-pub use api::Api;
+pub use api::{Api, Watch};
 pub use certificates::Identity;
 pub use kubectl::Kubectl;
 pub use kubelet::{Implementation, Kubelet};
