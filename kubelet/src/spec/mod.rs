@@ -14,6 +14,7 @@
 //! | [`services`] | the variables that name services |
 //! | [`dns`], [`hosts`] | the content of resolv.conf and /etc/hosts |
 //! | [`security`] | the security context: users, groups, seccomp, masks |
+//! | [`Machine`] | what all this has to know of the machine |
 //! | [`resources`] | shares, quotas, limits, oom_score_adj |
 //! | [`files`] | what is made on disk for all this |
 //! | [`quantity`] | amounts |
@@ -25,6 +26,7 @@ pub mod env;
 pub mod expansion;
 pub mod files;
 pub mod hosts;
+mod machine;
 pub mod quantity;
 pub mod resources;
 pub mod sandbox;
@@ -33,6 +35,7 @@ pub mod services;
 
 pub use container::{ContainerInputs, container_config, container_hash};
 pub use env::{EnvInputs, environment};
+pub use machine::Machine;
 pub use sandbox::{SandboxInputs, sandbox_config};
 
 /// Why a pod or container can't be turned into what the CRI takes.
@@ -54,26 +57,5 @@ impl SpecError {
     /// A sandbox that can't be described.
     pub(crate) fn sandbox(message: impl Into<String>) -> SpecError {
         SpecError { reason: "CreatePodSandboxError", message: message.into() }
-    }
-}
-
-/// What the configs need to know of the machine. Read once, at start.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Machine {
-    /// MemTotal in bytes: what oom_score_adj is relative to.
-    pub memory_bytes: u64,
-    /// Whether the host has cgroup v2 alone.
-    pub cgroup_v2: bool,
-    /// Sizes of huge pages as the kernel's files name them: `2MB`, `1GB`.
-    pub huge_page_sizes: Vec<String>,
-    /// The `thermal_throttle` folders of all CPUs, which are masked.
-    pub thermal_throttle: Vec<String>,
-}
-
-impl Machine {
-    /// Looks at /sys.
-    pub fn probe(memory_bytes: u64, cgroup_v2: bool) -> Machine {
-        let _ = (memory_bytes, cgroup_v2);
-        todo!()
     }
 }
