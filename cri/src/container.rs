@@ -205,6 +205,11 @@ impl Container {
         (ends, first)
     }
 
+    /// The stop signal could not be sent: the next call begins anew.
+    pub(crate) fn forget_grace(&self) {
+        *self.stopping.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn lock_record(&self) -> MutexGuard<'_, Arc<ContainerRecord>> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -273,5 +278,7 @@ pub(crate) mod tests {
         assert_eq!(container.begin_grace(at(30)), (at(30), true));
         assert_eq!(container.begin_grace(at(40)), (at(30), false));
         assert_eq!(container.begin_grace(at(2)), (at(2), false));
+        container.forget_grace();
+        assert_eq!(container.begin_grace(at(50)), (at(50), true), "the signal was not sent");
     }
 }

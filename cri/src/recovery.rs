@@ -6,6 +6,7 @@
 
 use crate::container::{Container, ContainerRecord, Ended, Life};
 use crate::failure::{Failure, chain};
+use crate::host::now;
 use crate::pods::{Pods, blocking};
 use crate::sandbox::{Phase, Sandbox, SandboxRecord};
 use crate::shim::{CallError, Shim, dir_of};
@@ -177,10 +178,16 @@ async fn container(pods: &Arc<Pods>, record: ContainerRecord, state: Option<&Sta
     let is_news = matches!(life, Life::Exited(_)) && record.ended.is_none();
     let container = Arc::new(Container::new(record, life.clone()));
     pods.containers.insert(id, Arc::clone(&container));
-    if let (true, Life::Exited(ended)) = (is_news, life) {
-        container.change(|record| record.ended = Some(ended));
+    // Started by a daemon that ended before it wrote so: a time that is a bit late is better than 1970, from which a kubelet
+    // would count delays of probes.
+    let starts = matches!(life, Life::Running(process) if process.pid != 0) && container.record().started_at == 0;
+    if is_news || starts {
+        container.change(|record| match life {
+            Life::Exited(ended) => record.ended = Some(ended),
+            _ => record.started_at = now(),
+        });
         if let Err(failure) = pods.keep_container(&container).await {
-            tracing::error!(container = container.id, error = chain(&failure), "an exit is not recorded");
+            tracing::error!(container = container.id, error = chain(&failure), "what was missed is not recorded");
         }
     }
     None

@@ -33,8 +33,9 @@ async fn stop(pods: &Arc<Pods>, container: &Arc<Container>, timeout: i64) -> Res
     let grace = Duration::from_secs(u64::try_from(timeout).unwrap_or(0)).min(super::LONGEST);
     if !grace.is_zero() {
         let (ends, first) = container.begin_grace(Instant::now() + grace);
-        if first {
-            signal(pods, container, container.record().stop_signal, false).await?;
+        if first && let Err(failure) = signal(pods, container, container.record().stop_signal, false).await {
+            container.forget_grace();
+            return Err(failure);
         }
         if tokio::time::timeout_at(ends, container.ended()).await.is_ok() {
             return Ok(());

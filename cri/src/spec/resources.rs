@@ -92,12 +92,16 @@ pub(super) fn oom_score(config: &ContainerConfig) -> Result<Option<i32>> {
 pub(crate) fn merge(now: &LinuxContainerResources, update: &LinuxContainerResources) -> LinuxContainerResources {
     let number = |new: i64, old: i64| if new == 0 { old } else { new };
     let text = |new: &String, old: &String| if new.is_empty() { old.clone() } else { new.clone() };
+    // Where swap was never told apart from memory, a new memory limit moves both: kept as it was, it would be refused as
+    // lower than the memory, or silently allow swap.
+    let swap_follows = now.memory_swap_limit_in_bytes == now.memory_limit_in_bytes && update.memory_limit_in_bytes != 0;
+    let old_swap = if swap_follows { update.memory_limit_in_bytes } else { now.memory_swap_limit_in_bytes };
     LinuxContainerResources {
         cpu_period: number(update.cpu_period, now.cpu_period),
         cpu_quota: number(update.cpu_quota, now.cpu_quota),
         cpu_shares: number(update.cpu_shares, now.cpu_shares),
         memory_limit_in_bytes: number(update.memory_limit_in_bytes, now.memory_limit_in_bytes),
-        memory_swap_limit_in_bytes: number(update.memory_swap_limit_in_bytes, now.memory_swap_limit_in_bytes),
+        memory_swap_limit_in_bytes: number(update.memory_swap_limit_in_bytes, old_swap),
         oom_score_adj: now.oom_score_adj,
         cpuset_cpus: text(&update.cpuset_cpus, &now.cpuset_cpus),
         cpuset_mems: text(&update.cpuset_mems, &now.cpuset_mems),
@@ -113,6 +117,23 @@ pub(crate) fn merge(now: &LinuxContainerResources, update: &LinuxContainerResour
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_swap_limit_that_equals_the_memory_limit_follows_it() {
+        let of = |memory, swap| LinuxContainerResources {
+            memory_limit_in_bytes: memory,
+            memory_swap_limit_in_bytes: swap,
+            ..LinuxContainerResources::default()
+        };
+        for (now, update, want) in [
+            (of(100, 100), of(200, 0), of(200, 200)),
+            (of(100, 100), of(200, 300), of(200, 300)),
+            (of(100, 150), of(120, 0), of(120, 150)),
+            (of(100, 100), of(0, 0), of(100, 100)),
+        ] {
+            assert_eq!(merge(&now, &update), want, "{now:?} with {update:?}");
+        }
+    }
 
     #[test]
     fn impossible_limits_are_refused_by_name() {
