@@ -2,6 +2,8 @@
 
 mod cri;
 mod health;
+pub(crate) mod last_words;
+mod observe;
 
 pub use cri::Cri;
 pub use health::Health;
@@ -110,6 +112,8 @@ pub struct Container {
     pub resources: Option<proto::LinuxContainerResources>,
     /// Mounts as the runtime tells them.
     pub mounts: Vec<proto::Mount>,
+    /// The pod's grace period in seconds, from the annotation: what is left to go by when the pod's object is gone.
+    pub grace_period: Option<u64>,
 }
 
 /// Where a container's last words are.

@@ -1,0 +1,127 @@
+//! Where a pod stands on its way.
+//!
+//! ```text
+//!              all ran, deadline, deletion          nothing runs             all given back
+//!   Syncing ──────────────────────────▶ Terminating ────────────▶ Terminated ──────────────▶ Finished
+//! ```
+//!
+//! There is no way back: a pod that once began to end is never started again under the same UID. What upstream keeps in
+//! seven booleans and timestamps is the variant here.
+
+use crate::pod::Pod;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Where a pod stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// It is kept as its spec wants it.
+    Syncing,
+    /// Its containers are stopped.
+    Terminating {
+        /// Why.
+        why: Why,
+        /// Since when: the grace period counts from here.
+        since: Instant,
+        /// How long its containers may take.
+        grace: Duration,
+    },
+    /// No container runs; volumes and cgroup are taken down.
+    Terminated {
+        /// Why.
+        why: Why,
+    },
+    /// Nothing is left but dead containers, which keep logs and exit codes until the pod is deleted.
+    Finished {
+        /// Why.
+        why: Why,
+    },
+}
+
+/// Why a pod ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// It was not admitted.
+    Rejected {
+        /// `OutOfcpu` and the like.
+        reason: String,
+        /// The sentence.
+        message: String,
+    },
+    /// All that was to run has run.
+    Completed,
+    /// `activeDeadlineSeconds` are over.
+    DeadlineExceeded,
+    /// Its object is being deleted, its manifest is gone, or nobody knows it any more.
+    Deleted,
+}
+
+impl Lifecycle {
+    /// Begins to end, if it has not yet. A second reason changes nothing but the grace period, which only gets shorter.
+    pub fn terminate(&mut self, why: Why, grace: Duration, now: Instant) {
+        match self {
+            Lifecycle::Syncing => *self = Lifecycle::Terminating { why, since: now, grace },
+            Lifecycle::Terminating { since, grace: granted, .. } => {
+                // The shorter period counts from the moment it is asked for.
+                let left = (*since + *granted).saturating_duration_since(now);
+                if grace < left {
+                    (*since, *granted) = (now, grace);
+                }
+            }
+            Lifecycle::Terminated { .. } | Lifecycle::Finished { .. } => {}
+        }
+    }
+
+    /// Why it ends, if it does.
+    pub fn why(&self) -> Option<&Why> {
+        match self {
+            Lifecycle::Syncing => None,
+            Lifecycle::Terminating { why, .. } | Lifecycle::Terminated { why } | Lifecycle::Finished { why } => {
+                Some(why)
+            }
+        }
+    }
+
+    /// Where a pod stands that this kubelet sees for the first time: a pod whose phase is final is never started again.
+    pub fn of(pod: &Pod, now: Instant) -> Lifecycle {
+        let phase = pod.object().status.as_ref().and_then(|status| status.phase.as_deref());
+        match phase {
+            Some("Succeeded" | "Failed") if !pod.is_static() => {
+                Lifecycle::Terminating { why: Why::Completed, since: now, grace: super::grace_period(pod) }
+            }
+            _ => Lifecycle::Syncing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ending(grace: u64) -> Lifecycle {
+        let mut lifecycle = Lifecycle::Syncing;
+        lifecycle.terminate(Why::Deleted, Duration::from_secs(grace), Instant::now());
+        lifecycle
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_deletion_can_only_shorten_the_grace_period() {
+        let mut lifecycle = ending(30);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        let before = lifecycle.clone();
+        lifecycle.terminate(Why::Deleted, Duration::from_secs(25), Instant::now());
+        assert_eq!(lifecycle, before, "20 s are left, 25 s are longer");
+        lifecycle.terminate(Why::Deleted, Duration::ZERO, Instant::now());
+        let expected = Lifecycle::Terminating { why: Why::Deleted, since: Instant::now(), grace: Duration::ZERO };
+        assert_eq!(lifecycle, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_brings_a_pod_back() {
+        for lifecycle in [Lifecycle::Terminated { why: Why::Completed }, Lifecycle::Finished { why: Why::Completed }] {
+            let mut later = lifecycle.clone();
+            later.terminate(Why::Deleted, Duration::ZERO, Instant::now());
+            assert_eq!(later, lifecycle);
+        }
+    }
+}
