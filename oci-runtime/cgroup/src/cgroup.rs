@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll};
 
 use crate::dir::{Dir, Made};
-use crate::{CgroupPath, Error, Hierarchy, Kind, Layout, Mode, Resources, Result, Stats, hugetlb, pressure, v1};
+use crate::{CgroupPath, Error, Hierarchy, Kind, Layout, Mode, Resources, Result, Stats, hugetlb, pressure, v1, v2};
 
 /// How often [`Cgroup::delete`] tries, each time waiting twice as long as before: about half a second in all. A
 /// dying process leaves its cgroup a moment before or after its parent can reap it.
@@ -111,6 +111,7 @@ impl Cgroup {
             stats.hugetlb = hugetlb::read(&dir)?;
         }
         if let Some(dir) = self.unified_dir() {
+            v2::read(dir, &mut stats)?;
             pressure::read(dir, &mut stats)?;
         }
         Ok(stats)
@@ -148,6 +149,14 @@ impl Cgroup {
         }
     }
 
+    pub(crate) fn new(path: CgroupPath, members: Vec<Member>) -> Cgroup {
+        Cgroup { path, members }
+    }
+
+    pub(crate) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
     pub(crate) fn v1(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| member.hierarchy.kind != Kind::V2)
     }
@@ -174,7 +183,7 @@ impl Cgroup {
 }
 
 /// Makes the cgroup in one hierarchy; its parents only if they turn out to be missing.
-fn make(hierarchy: &Arc<Hierarchy>, path: &CgroupPath) -> Result<Member> {
+pub(crate) fn make(hierarchy: &Arc<Hierarchy>, path: &CgroupPath) -> Result<Member> {
     let made = match hierarchy.root.make(path.relative()) {
         Err(error) if error.errno() == Some(Errno::ENOENT) => {
             let mut above = PathBuf::new();

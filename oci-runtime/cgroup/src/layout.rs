@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sys::mountinfo::MountInfo;
 
 use crate::dir::Dir;
-use crate::{Error, Result};
+use crate::{Error, Result, Stats, v1, v2};
 
 /// How the host mounts its controllers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,8 @@ impl Layout {
         Layout::open(hierarchies(&mounts))
     }
 
-    fn open(mounts: Vec<(Kind, PathBuf)>) -> Result<Layout> {
+    /// Opens hierarchies that are mounted at these paths, or fixtures of a test.
+    pub fn open(mounts: Vec<(Kind, PathBuf)>) -> Result<Layout> {
         let hierarchies = mounts
             .into_iter()
             .map(|(kind, mountpoint)| Ok(Arc::new(Hierarchy { kind, root: Dir::open(&mountpoint)? })))
@@ -94,6 +95,24 @@ impl Layout {
     /// All hierarchies, in the order in which they were mounted.
     pub fn hierarchies(&self) -> &[Arc<Hierarchy>] {
         &self.hierarchies
+    }
+
+    /// What everything on the machine uses together: the root cgroups, which have fewer files than others. Memory is
+    /// `None` on a host with v2 only.
+    pub fn stats(&self) -> Result<Stats> {
+        let mut stats = Stats::default();
+        for Hierarchy { kind, root } in self.hierarchies.iter().map(AsRef::as_ref) {
+            if kind.controls("cpuacct") {
+                stats.cpu.get_or_insert_default().usage_ns = v1::cpuacct::usage_ns(root)?;
+            }
+            if kind.controls("memory") {
+                stats.memory = Some(v1::memory::read(root)?);
+            }
+        }
+        if let (Mode::V2, Some(unified)) = (self.mode, self.hierarchies.first()) {
+            v2::read(&unified.root, &mut stats)?;
+        }
+        Ok(stats)
     }
 
     /// True where a v1 hierarchy has this controller, or the v2 one could enable it.

@@ -5,7 +5,8 @@
 //! beyond these types, logs nothing, starts no thread and never sleeps without a deadline.
 //!
 //! Supported are cgroup v1 and the hybrid layout (v1 controllers, and cgroup v2 below `unified` with what v1
-//! left over). A host with cgroup v2 only is recognised and refused by name.
+//! left over). On a host with cgroup v2 only, cgroups that hold cgroups can be made; one for a container is refused
+//! by name.
 //!
 //! **Joining.** Writing a pid to `cgroup.procs` waits for an RCU grace period, around 10 ms, whenever the
 //! machine was idle before: no function here does that. A process joins by itself, while it has one
@@ -19,9 +20,10 @@
 //! |---|---|
 //! | `layout.rs` | what is mounted: parsing, own path rules |
 //! | `cgroup.rs` | one cgroup: create, join, update, processes, delete |
+//! | `interior.rs` | one that holds cgroups, as a pod's does |
 //! | `kill.rs`, `freeze.rs` | all its processes at once |
 //! | `resources.rs`, `stats.rs` | the types that go in and come out |
-//! | `v1/<controller>.rs`, `hugetlb.rs`, `pressure.rs` | one controller each, pure against a directory |
+//! | `v1/<controller>.rs`, `v2/<controller>.rs`, `hugetlb.rs`, `pressure.rs` | one controller each, pure against a directory |
 //! | `oom.rs` | a pollable fd for out-of-memory |
 
 mod cgroup;
@@ -29,6 +31,7 @@ mod dir;
 mod error;
 mod freeze;
 mod hugetlb;
+mod interior;
 mod kill;
 mod layout;
 mod oom;
@@ -37,6 +40,7 @@ mod pressure;
 mod resources;
 mod stats;
 mod v1;
+mod v2;
 
 pub use cgroup::Cgroup;
 pub use dir::Dir;

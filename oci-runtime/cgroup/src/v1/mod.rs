@@ -14,28 +14,35 @@ use crate::{Error, Kind, Layout, Resources, Result, Stats};
 
 /// Refuses what no write is needed to see: nothing has been changed yet.
 pub(crate) fn validate(layout: &Layout, resources: &Resources) -> Result<()> {
+    validate_interior(layout, resources)?;
+    devices::program(&resources.devices)?;
+    // A container that could open every device must not start, whether or not rules were given.
+    require(layout, "devices")
+}
+
+/// The same for a cgroup that holds cgroups, which has no device rules.
+pub(crate) fn validate_interior(layout: &Layout, resources: &Resources) -> Result<()> {
     if let Some(name) = resources.unified.keys().next() {
         let what = format!("unified resource {name:?}: this host has cgroup v1, where it means nothing");
         return Err(Error::Unsupported { what });
     }
     cpu::validate(&resources.cpu)?;
     memory::validate(&resources.memory)?;
-    devices::program(&resources.devices)?;
     let wanted = [
         ("cpu", resources.cpu != crate::Cpu::default()),
         ("cpuset", resources.cpuset != crate::Cpuset::default()),
         ("memory", resources.memory != crate::Memory::default()),
         ("pids", resources.pids.is_some_and(|limit| limit >= 0)),
-        // A container that could open every device must not start, whether or not rules were given.
-        ("devices", true),
     ];
-    match wanted.iter().find(|(controller, wanted)| *wanted && !v1_has(layout, controller)) {
-        Some((controller, _)) => {
-            let what = format!("{controller} limits: the v1 {controller} controller is not mounted");
-            Err(Error::Unsupported { what })
-        }
-        None => Ok(()),
+    wanted.iter().filter(|(_, wanted)| *wanted).try_for_each(|(controller, _)| require(layout, controller))
+}
+
+fn require(layout: &Layout, controller: &str) -> Result<()> {
+    if v1_has(layout, controller) {
+        return Ok(());
     }
+    let what = format!("{controller} limits: the v1 {controller} controller is not mounted");
+    Err(Error::Unsupported { what })
 }
 
 fn v1_has(layout: &Layout, controller: &str) -> bool {
