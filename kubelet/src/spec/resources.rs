@@ -71,11 +71,18 @@ enum Half {
     Limits,
 }
 
+/// Requests or limits. A limit without a request is a request too: the API server writes it down, for a static pod
+/// nobody may have.
 fn half(resources: Option<&ResourceRequirements>, half: Half) -> Amounts {
-    Amounts::of(resources.and_then(|resources| match half {
-        Half::Requests => resources.requests.as_ref(),
-        Half::Limits => resources.limits.as_ref(),
-    }))
+    let limits = Amounts::of(resources.and_then(|resources| resources.limits.as_ref()));
+    match half {
+        Half::Limits => limits,
+        Half::Requests => {
+            let mut amounts = limits;
+            amounts.0.extend(Amounts::of(resources.and_then(|resources| resources.requests.as_ref())).0);
+            amounts
+        }
+    }
 }
 
 /// What a pod has at a time, at most: all regular containers and sidecars together, or one init container with the
