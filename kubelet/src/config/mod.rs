@@ -2,10 +2,28 @@
 //!
 //! Everything below reads [`Config`] and nothing else: no flag, file or environment variable is looked at later.
 
+pub(crate) mod duration;
 pub mod flags;
 
+mod document;
+mod fields;
+mod gates;
+mod host;
+mod identity;
+mod kubeconfig;
+mod machine;
+mod rules;
+mod settle;
+mod source;
+#[cfg(test)]
+mod tests;
+mod values;
+mod yaml;
+
 use crate::pod::QosClass;
-use flags::Flags;
+use document::Document;
+use flags::{Flags, Given};
+pub(crate) use identity::detect_ip;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -76,7 +94,7 @@ pub struct Config {
     pub pod_cidr: Option<String>,
     /// Where `Node.nodeInfo.kubeletVersion` and pods' probes name us: `v1.36.3`.
     pub kubelet_version: String,
-    /// Whether :10250 and healthz are served at all (`enableServer`).
+    /// Whether :10250 is served: `enableServer` says so, and there is somebody who could be let in.
     pub serve: bool,
     /// Where `/pods` is served to root without TLS, for `orlop ps`; mode 0600.
     pub local_socket: Option<PathBuf>,
@@ -86,6 +104,8 @@ pub struct Config {
     pub cert_dir: PathBuf,
     /// How log lines look and how many there are.
     pub logging: Logging,
+    /// The kubelet's own `oom_score_adj`.
+    pub oom_score_adj: i32,
     /// The KubeletConfiguration in force, defaults filled in, for `/configz`.
     pub document: serde_json::Value,
     /// Fields that were given and do nothing yet, for `/configz` and the log.
@@ -219,8 +239,23 @@ pub enum ConfigError {
 ///
 /// # Errors
 /// The first mistake, with its place.
-pub fn load(_flags: &Flags) -> Result<Config, ConfigError> {
-    todo!()
+pub fn load(flags: &Flags) -> Result<Config, ConfigError> {
+    let given = Given::new(&flags.given)?;
+    let mut document = Document::defaults();
+    document.add_flags(&Given::new(&flags.defaults)?)?;
+    if let Some(path) = settle::read_path(&given, "config") {
+        document.add_file(&path)?;
+    }
+    if let Some(folder) = settle::read_path(&given, "config-dir") {
+        for path in document::drop_ins(&folder)? {
+            document.add_file(&path)?;
+        }
+    }
+    document.add_flags(&given)?;
+    let mut config = settle::settle(&document, &given)?;
+    config.local_socket.clone_from(&flags.local_socket);
+    host::check(&document)?;
+    Ok(config)
 }
 
 impl Config {

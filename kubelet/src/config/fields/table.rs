@@ -1,0 +1,183 @@
+//! The fields of KubeletConfiguration v1beta1, in upstream's order.
+
+use super::Effect::{Later, Moot, Now, Only, Refused};
+use super::Kind::{
+    Bool, Duration, DurationOrInt, Durations, Float, Gates, Headers, Int, Ints, Ip, Ips, Map, OneOf, Path, Quantities,
+    Quantity, Records, SignedDuration, Taints, Text, Texts, Thresholds,
+};
+use super::Unset::{Absent, Zero};
+use super::{Effect, Field, Kind, Unset};
+
+const I32: i64 = i32::MAX as i64;
+const PORT: Kind = Int(1, 65535);
+const COUNT: Kind = Int(0, I32);
+const PERCENT: Kind = Int(0, 100);
+/// Any duration, `0s` included.
+const ANY: Kind = Duration(0, 0);
+const RESERVATION: &[(&str, Kind)] = &[("numaNode", COUNT), ("limits", Quantities)];
+const BY_PRIORITY: &[(&str, Kind)] =
+    &[("priority", Int(i32::MIN as i64, I32)), ("shutdownGracePeriodSeconds", Int(0, I32))];
+
+const PINNED: Effect =
+    Refused("CPUs and memory can't be pinned yet: containers would share what they were promised alone");
+const ONLY_NONE: Effect = Only(
+    &["none", "None"],
+    "CPUs and memory can't be pinned yet: containers would share what they were promised alone",
+);
+
+const fn row(
+    path: &'static str,
+    kind: Kind,
+    default: &'static str,
+    unset: Unset,
+    flag: &'static str,
+    effect: Effect,
+) -> Field {
+    Field { path, kind, default, unset, flag, effect }
+}
+
+/// Path, kind, default, what is unset, flag, effect.
+#[rustfmt::skip]
+pub(in crate::config) const FIELDS: &[Field] = &[
+    row("enableServer", Bool, "true", Absent, "enable-server", Now),
+    row("staticPodPath", Path, "", Zero, "pod-manifest-path", Now),
+    row("podLogsDir", Path, "/var/log/pods", Zero, "", Now),
+    row("syncFrequency", Duration(1, 0), "1m", Zero, "sync-frequency", Now),
+    row("fileCheckFrequency", Duration(1, 0), "20s", Zero, "file-check-frequency", Now),
+    row("httpCheckFrequency", ANY, "20s", Zero, "http-check-frequency", Moot),
+    row("staticPodURL", Text, "", Zero, "manifest-url", Refused("static pods are read from staticPodPath only: those of the URL would never run")),
+    row("staticPodURLHeader", Headers, "", Zero, "", Moot),
+    row("address", Ip, "0.0.0.0", Zero, "address", Now),
+    row("port", PORT, "10250", Zero, "port", Now),
+    row("readOnlyPort", Int(0, 65535), "0", Zero, "read-only-port", Later),
+    row("tlsCertFile", Path, "", Zero, "tls-cert-file", Now),
+    row("tlsPrivateKeyFile", Path, "", Zero, "tls-private-key-file", Now),
+    row("tlsCipherSuites", Texts, "", Zero, "tls-cipher-suites", Now),
+    row("tlsCurvePreferences", Ints, "", Zero, "", Later),
+    // rustls speaks nothing older than TLS 1.2: to allow 1.0 is to allow what nobody uses.
+    row("tlsMinVersion", OneOf(&["", "VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13"]), "", Zero, "tls-min-version", Now),
+    row("rotateCertificates", Bool, "false", Zero, "rotate-certificates", Later),
+    row("serverTLSBootstrap", Bool, "false", Zero, "rotate-server-certificates", Refused("serving certificates aren't requested from the cluster yet: clients that verify would refuse the self-signed one; give tlsCertFile and tlsPrivateKeyFile")),
+    row("authentication.x509.clientCAFile", Path, "", Zero, "client-ca-file", Now),
+    row("authentication.webhook.enabled", Bool, "true", Absent, "authentication-token-webhook", Now),
+    row("authentication.webhook.cacheTTL", ANY, "2m", Zero, "authentication-token-webhook-cache-ttl", Now),
+    row("authentication.anonymous.enabled", Bool, "false", Absent, "anonymous-auth", Now),
+    row("authorization.mode", OneOf(&["AlwaysAllow", "Webhook"]), "Webhook", Zero, "authorization-mode", Now),
+    row("authorization.webhook.cacheAuthorizedTTL", ANY, "5m", Zero, "authorization-webhook-cache-authorized-ttl", Now),
+    row("authorization.webhook.cacheUnauthorizedTTL", ANY, "30s", Zero, "authorization-webhook-cache-unauthorized-ttl", Now),
+    row("registryPullQPS", COUNT, "5", Absent, "registry-qps", Now),
+    row("registryBurst", COUNT, "10", Zero, "registry-burst", Now),
+    row("imagePullCredentialsVerificationPolicy", OneOf(&["NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify"]), "NeverVerifyPreloadedImages", Zero, "", Only(&["NeverVerify", "NeverVerifyPreloadedImages"], "pulled images aren't verified against a pod's credentials yet: a pod could run a private image that it has no secret for")),
+    row("preloadedImagesVerificationAllowlist", Texts, "", Zero, "", Moot),
+    row("eventRecordQPS", COUNT, "50", Absent, "event-qps", Later),
+    row("eventBurst", COUNT, "100", Zero, "event-burst", Later),
+    row("enableDebuggingHandlers", Bool, "true", Absent, "enable-debugging-handlers", Now),
+    row("enableContentionProfiling", Bool, "false", Zero, "contention-profiling", Moot),
+    row("healthzPort", Int(0, 65535), "10248", Absent, "healthz-port", Now),
+    row("healthzBindAddress", Ip, "127.0.0.1", Zero, "healthz-bind-address", Now),
+    row("oomScoreAdj", Int(-1000, 1000), "-999", Absent, "oom-score-adj", Now),
+    row("clusterDomain", Text, "", Zero, "cluster-domain", Now),
+    row("clusterDNS", Ips, "", Zero, "cluster-dns", Now),
+    row("streamingConnectionIdleTimeout", ANY, "4h", Zero, "streaming-connection-idle-timeout", Later),
+    row("nodeStatusUpdateFrequency", Duration(1, 0), "10s", Zero, "node-status-update-frequency", Now),
+    row("nodeStatusReportFrequency", Duration(1, 0), "5m", Zero, "", Now),
+    row("nodeLeaseDurationSeconds", Int(1, I32), "40", Zero, "", Now),
+    row("imageMinimumGCAge", ANY, "2m", Zero, "minimum-image-ttl-duration", Later),
+    row("imageMaximumGCAge", ANY, "0s", Zero, "", Later),
+    row("imageGCHighThresholdPercent", PERCENT, "85", Absent, "image-gc-high-threshold", Later),
+    row("imageGCLowThresholdPercent", PERCENT, "80", Absent, "image-gc-low-threshold", Later),
+    row("volumeStatsAggPeriod", SignedDuration, "1m", Zero, "volume-stats-agg-period", Later),
+    row("kubeletCgroups", Text, "", Zero, "kubelet-cgroups", Later),
+    row("systemCgroups", Text, "", Zero, "system-cgroups", Later),
+    row("cgroupRoot", Text, "", Zero, "cgroup-root", Now),
+    row("cgroupsPerQOS", Bool, "true", Absent, "cgroups-per-qos", Now),
+    // The CRI says which driver it uses, and its answer stands over the field, as upstream has it since 1.34.
+    row("cgroupDriver", OneOf(&["cgroupfs", "systemd"]), "cgroupfs", Zero, "cgroup-driver", Moot),
+    row("cpuManagerPolicy", OneOf(&["none", "static"]), "none", Zero, "cpu-manager-policy", ONLY_NONE),
+    row("singleProcessOOMKill", Bool, "", Absent, "", Later),
+    row("cpuManagerPolicyOptions", Map('='), "", Zero, "cpu-manager-policy-options", PINNED),
+    row("cpuManagerReconcilePeriod", ANY, "10s", Zero, "cpu-manager-reconcile-period", Moot),
+    row("memoryManagerPolicy", OneOf(&["None", "Static"]), "None", Zero, "memory-manager-policy", ONLY_NONE),
+    row("topologyManagerPolicy", OneOf(&["none", "best-effort", "restricted", "single-numa-node"]), "none", Zero, "topology-manager-policy", Only(&["none", "best-effort"], "NUMA nodes aren't considered yet: pods that must not be spread over them would be")),
+    row("topologyManagerScope", OneOf(&["container", "pod"]), "container", Zero, "topology-manager-scope", Moot),
+    row("topologyManagerPolicyOptions", Map('='), "", Zero, "topology-manager-policy-options", Later),
+    row("qosReserved", Map('='), "", Zero, "qos-reserved", Refused("memory can't be reserved for a QoS class")),
+    row("runtimeRequestTimeout", Duration(1, 0), "2m", Zero, "runtime-request-timeout", Now),
+    // Since the CRI, a bridge's hairpin is the CNI plugin's affair, upstream as here.
+    row("hairpinMode", OneOf(&["promiscuous-bridge", "hairpin-veth", "none"]), "promiscuous-bridge", Zero, "hairpin-mode", Moot),
+    row("maxPods", COUNT, "110", Zero, "max-pods", Now),
+    row("podCIDR", Text, "", Zero, "pod-cidr", Now),
+    row("podPidsLimit", Int(i64::MIN, i64::MAX), "-1", Absent, "pod-max-pids", Now),
+    row("resolvConf", Path, "/etc/resolv.conf", Absent, "resolv-conf", Now),
+    row("runOnce", Bool, "false", Zero, "runonce", Refused("upstream has no such mode any more either")),
+    row("cpuCFSQuota", Bool, "true", Absent, "cpu-cfs-quota", Now),
+    row("cpuCFSQuotaPeriod", Duration(1, 1000), "100ms", Absent, "cpu-cfs-quota-period", Now),
+    row("nodeStatusMaxImages", Int(-1, I32), "50", Absent, "node-status-max-images", Now),
+    row("maxOpenFiles", Int(0, i64::MAX), "1000000", Zero, "max-open-files", Later),
+    row("contentType", Text, "application/vnd.kubernetes.protobuf", Zero, "kube-api-content-type", Moot),
+    row("kubeAPIQPS", COUNT, "50", Absent, "kube-api-qps", Later),
+    row("kubeAPIBurst", COUNT, "100", Zero, "kube-api-burst", Later),
+    row("serializeImagePulls", Bool, "true", Absent, "serialize-image-pulls", Now),
+    row("maxParallelImagePulls", Int(1, I32), "", Absent, "", Now),
+    row("evictionHard", Thresholds, "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%", Absent, "eviction-hard", Now),
+    row("evictionSoft", Thresholds, "", Absent, "eviction-soft", Now),
+    row("evictionSoftGracePeriod", Durations, "", Absent, "eviction-soft-grace-period", Now),
+    row("evictionPressureTransitionPeriod", ANY, "5m", Zero, "eviction-pressure-transition-period", Now),
+    row("evictionMaxPodGracePeriod", Int(i32::MIN as i64, I32), "0", Zero, "eviction-max-pod-grace-period", Later),
+    row("evictionMinimumReclaim", Thresholds, "", Absent, "eviction-minimum-reclaim", Later),
+    row("mergeDefaultEvictionSettings", Bool, "false", Absent, "", Now),
+    row("podsPerCore", COUNT, "0", Zero, "pods-per-core", Now),
+    row("enableControllerAttachDetach", Bool, "true", Absent, "enable-controller-attach-detach", Later),
+    row("protectKernelDefaults", Bool, "false", Zero, "protect-kernel-defaults", Now),
+    row("makeIPTablesUtilChains", Bool, "true", Absent, "make-iptables-util-chains", Moot),
+    row("iptablesMasqueradeBit", Int(0, 31), "14", Absent, "", Moot),
+    row("iptablesDropBit", Int(0, 31), "15", Absent, "", Moot),
+    row("featureGates", Gates, "", Absent, "feature-gates", Now),
+    row("failSwapOn", Bool, "true", Absent, "fail-swap-on", Now),
+    row("memorySwap.swapBehavior", OneOf(&["", "NoSwap", "LimitedSwap"]), "", Zero, "", Only(&["NoSwap"], "swap isn't accounted yet: pods would swap without the limit")),
+    row("containerLogMaxSize", Quantity, "10Mi", Zero, "container-log-max-size", Now),
+    row("containerLogMaxFiles", Int(2, I32), "5", Absent, "container-log-max-files", Now),
+    row("containerLogMaxWorkers", Int(1, I32), "1", Absent, "", Moot),
+    row("containerLogMonitorInterval", Duration(3000, 0), "10s", Absent, "", Later),
+    row("configMapAndSecretChangeDetectionStrategy", OneOf(&["Watch", "Cache", "Get"]), "Watch", Zero, "", Later),
+    row("systemReserved", Quantities, "", Zero, "system-reserved", Now),
+    row("kubeReserved", Quantities, "", Zero, "kube-reserved", Now),
+    row("reservedSystemCPUs", Text, "", Zero, "reserved-cpus", PINNED),
+    row("showHiddenMetricsForVersion", Text, "", Zero, "", Moot),
+    row("systemReservedCgroup", Text, "", Zero, "system-reserved-cgroup", Moot),
+    row("kubeReservedCgroup", Text, "", Zero, "kube-reserved-cgroup", Moot),
+    row("enforceNodeAllocatable", Texts, "pods", Absent, "enforce-node-allocatable", Now),
+    row("allowedUnsafeSysctls", Texts, "", Zero, "allowed-unsafe-sysctls", Now),
+    row("volumePluginDir", Path, "/usr/libexec/kubernetes/kubelet-plugins/volume/exec/", Zero, "volume-plugin-dir", Later),
+    row("providerID", Text, "", Zero, "provider-id", Now),
+    row("kernelMemcgNotification", Bool, "false", Zero, "kernel-memcg-notification", Later),
+    row("logging.format", OneOf(&["text", "json"]), "text", Zero, "logging-format", Now),
+    row("logging.flushFrequency", DurationOrInt, "5s", Zero, "log-flush-frequency", Moot),
+    row("logging.verbosity", COUNT, "0", Zero, "v", Now),
+    row("logging.vmodule", Records(&[("filePattern", Text), ("verbosity", COUNT)]), "", Zero, "", Later),
+    row("logging.options.text.splitStream", Bool, "false", Zero, "", Moot),
+    row("logging.options.text.infoBufferSize", Quantity, "0", Zero, "", Moot),
+    row("logging.options.json.splitStream", Bool, "false", Zero, "", Moot),
+    row("logging.options.json.infoBufferSize", Quantity, "0", Zero, "", Moot),
+    row("enableSystemLogHandler", Bool, "true", Absent, "", Moot),
+    row("enableSystemLogQuery", Bool, "", Absent, "", Later),
+    row("shutdownGracePeriod", ANY, "0s", Zero, "", Later),
+    row("shutdownGracePeriodCriticalPods", ANY, "0s", Zero, "", Later),
+    row("shutdownGracePeriodByPodPriority", Records(BY_PRIORITY), "", Zero, "", Later),
+    row("crashLoopBackOff.maxContainerRestartPeriod", Duration(1000, 300_000), "5m", Absent, "", Now),
+    row("reservedMemory", Records(RESERVATION), "", Zero, "", PINNED),
+    row("enableProfilingHandler", Bool, "true", Absent, "", Moot),
+    row("enableDebugFlagsHandler", Bool, "true", Absent, "", Moot),
+    row("seccompDefault", Bool, "false", Absent, "seccomp-default", Now),
+    row("memoryThrottlingFactor", Float(0.0, 1.0), "0.9", Absent, "", Moot),
+    row("memoryReservationPolicy", OneOf(&["None", "TieredReservation"]), "None", Zero, "", Only(&["None"], "memory isn't reserved for containers yet (MemoryQoS)")),
+    row("registerWithTaints", Taints, "", Zero, "register-with-taints", Now),
+    row("registerNode", Bool, "true", Absent, "register-node", Now),
+    row("tracing.endpoint", Text, "", Absent, "", Later),
+    row("tracing.samplingRatePerMillion", COUNT, "", Absent, "", Later),
+    row("localStorageCapacityIsolation", Bool, "true", Absent, "local-storage-capacity-isolation", Later),
+    row("containerRuntimeEndpoint", Text, "unix:///run/containerd/containerd.sock", Zero, "container-runtime-endpoint", Now),
+    row("imageServiceEndpoint", Text, "", Zero, "image-service-endpoint", Now),
+    row("failCgroupV1", Bool, "true", Absent, "fail-cgroupv1", Now),
+    row("userNamespaces.idsPerPod", Int(65536, u32::MAX as i64), "65536", Absent, "", Later),
+];
