@@ -38,6 +38,7 @@ pub mod node;
 pub mod plan;
 pub mod pod;
 pub mod probes;
+mod random;
 pub mod runtime;
 pub mod server;
 pub mod sources;
