@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod cli;
+mod cluster;
 mod cni;
 mod cni_plugins;
 mod cni_portmap;

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -55,6 +56,7 @@ impl<'w> Kubelet<'w> {
     /// Starts a kubelet; it has not joined yet when this returns.
     pub(super) fn start(world: &'w World, cluster: &ControlPlane<'w>, start: Start<'_>) -> Kubelet<'w> {
         let dir = world.new_dir("kubelet");
+        mount_own(&dir);
         for folder in ["root", "pods", "manifests"] {
             fs::create_dir(dir.join(folder)).expect("the kubelet's directories");
         }
@@ -198,7 +200,7 @@ impl<'w> Kubelet<'w> {
             }
             Implementation::Upstream => {
                 let mut command = self.world.command(peer("kubelet"));
-                command.arg(if self.quiet { "--v=0" } else { "--v=4" });
+                command.arg(if self.quiet { "--v=0" } else { "--v=2" });
                 command
             }
         }
@@ -233,13 +235,20 @@ impl<'w> Kubelet<'w> {
     }
 }
 
+/// A file system of its own for each kubelet: upstream's fails to start when another's volumes come and go on the same.
+fn mount_own(dir: &Path) {
+    mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
+        .unwrap_or_else(|error| panic!("tmpfs on {}: {error}", dir.display()));
+}
+
 impl Drop for Kubelet<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
-            eprintln!("the end of the log of {}:\n{}", self.name, lines[lines.len().saturating_sub(30)..].join("\n"));
+            eprintln!("the end of the log of {}:\n{}", self.name, lines[lines.len().saturating_sub(20)..].join("\n"));
         }
         self.kill();
+        let _gone_with_the_world = umount2(&self.dir, MntFlags::MNT_DETACH);
     }
 }

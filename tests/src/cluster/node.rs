@@ -27,7 +27,7 @@ pub struct Settings<'a> {
     pub reserved: bool,
     /// Fields of the KubeletConfiguration, beside the harness's own.
     pub config: Value,
-    /// Logs as people have them, for measurements.
+    /// The kubelet logs as people have it, for measurements. The runtime always does.
     pub quiet: bool,
 }
 
@@ -48,10 +48,9 @@ pub struct Node<'w> {
 }
 
 impl<'w> Runtime<'w> {
-    fn start(world: &'w World, implementation: Implementation, quiet: bool) -> Runtime<'w> {
+    fn start(world: &'w World, implementation: Implementation) -> Runtime<'w> {
         match implementation {
-            Implementation::Orlop if quiet => Runtime::Orlop(CriDaemon::start_quiet(world)),
-            Implementation::Orlop => Runtime::Orlop(CriDaemon::start(world)),
+            Implementation::Orlop => Runtime::Orlop(CriDaemon::start_quiet(world)),
             Implementation::Upstream => Runtime::Upstream(Containerd::start(world)),
         }
     }
@@ -99,7 +98,7 @@ impl<'w> Node<'w> {
         registry: &Registry,
         settings: &Settings<'_>,
     ) -> Node<'w> {
-        let runtime = Runtime::start(world, settings.runtime, settings.quiet);
+        let runtime = Runtime::start(world, settings.runtime);
         for host in images::upstream::HOSTS {
             mirror_host(&runtime.hosts_dir(), host, &registry.host());
         }
