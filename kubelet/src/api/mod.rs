@@ -2,7 +2,11 @@
 
 pub mod client;
 pub mod events;
+mod kept;
+mod list_watch;
+mod references;
 pub mod standalone;
+mod transport;
 
 use crate::pod::Pod;
 use futures_util::future::BoxFuture;

@@ -46,6 +46,8 @@ pub struct Config {
     pub provider_id: String,
     /// How to reach the API server; `None` for a node alone.
     pub kubeconfig: Option<PathBuf>,
+    /// How much it may be asked.
+    pub api: ApiLimits,
     /// `/var/lib/kubelet`: pods' folders, volumes.
     pub root: PathBuf,
     /// `/var/log/pods`.
@@ -147,6 +149,19 @@ pub struct AccessReview {
     pub allowed: Duration,
     /// For a no.
     pub denied: Duration,
+}
+
+/// Calls to the API server a second on average and at once; 0 a second does not limit. Heartbeats are not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApiLimits {
+    /// `kubeAPIQPS`.
+    pub qps: u32,
+    /// `kubeAPIBurst`.
+    pub burst: u32,
+    /// `eventRecordQPS`: events.
+    pub event_qps: u32,
+    /// `eventBurst`.
+    pub event_burst: u32,
 }
 
 /// DNS of pods.

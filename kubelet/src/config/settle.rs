@@ -5,8 +5,8 @@ use super::flags::Given;
 use super::source::Place;
 use super::yaml::{Key, Node, Value};
 use super::{
-    AccessReview, Config, ConfigError, Dns, Heartbeat, Images, Limits, Logging, Serving, duration, gates, identity,
-    rules,
+    AccessReview, ApiLimits, Config, ConfigError, Dns, Heartbeat, Images, Limits, Logging, Serving, duration, gates,
+    identity, rules,
 };
 use crate::spec::quantity;
 use k8s_openapi::api::core::v1::Taint;
@@ -44,6 +44,7 @@ pub(super) fn settle(document: &Document, given: &Given<'_>) -> Result<Config, C
         register_node: read.bool("registerNode"),
         provider_id: read.text("providerID"),
         kubeconfig: identity.kubeconfig,
+        api: api_limits(&read),
         container_logs: pod_logs.with_file_name("containers"),
         pod_logs,
         image_socket: read.given_socket("imageServiceEndpoint")?.unwrap_or_else(|| runtime_socket.clone()),
@@ -101,6 +102,15 @@ fn serving(read: &Reader<'_>, cluster: bool) -> Serving {
             allowed: read.duration("authorization.webhook.cacheAuthorizedTTL"),
             denied: read.duration("authorization.webhook.cacheUnauthorizedTTL"),
         }),
+    }
+}
+
+fn api_limits(read: &Reader<'_>) -> ApiLimits {
+    ApiLimits {
+        qps: read.count("kubeAPIQPS"),
+        burst: read.count("kubeAPIBurst"),
+        event_qps: read.count("eventRecordQPS"),
+        event_burst: read.count("eventBurst"),
     }
 }
 
