@@ -3,6 +3,20 @@
 //! Every request to :10250 is authenticated and authorised before a route is looked up, so an unknown path tells nothing.
 //! The route tables are explicit, one per port: a path that is not in the port's table is not served there.
 
+mod answer;
+mod authentication;
+mod authorization;
+mod cache;
+mod certificate;
+mod healthz;
+mod listen;
+mod logs;
+mod pods;
+mod routes;
+mod state;
+mod tls;
+mod usage;
+
 use crate::api::Api;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -10,8 +24,13 @@ use crate::metrics::Metrics;
 use crate::runtime::Runtime;
 use crate::stats::Stats;
 use crate::table::PodTable;
+use authentication::Authenticator;
+use state::State;
 use std::sync::Arc;
+use tls::Tls;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// What the server answers from.
 pub struct Inputs {
@@ -73,15 +92,14 @@ impl Listeners {
     /// # Errors
     /// An address that is taken: a kubelet runs already.
     pub async fn bind(config: &Config) -> Result<Listeners, ServerError> {
-        let _ = config;
-        todo!()
+        listen::bind(config).await
     }
 }
 
 /// The routes with all that they need.
 pub struct Server {
-    #[expect(dead_code, reason = "filled in by the next commit")]
-    inputs: Arc<Inputs>,
+    state: Arc<State>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Server {
@@ -90,12 +108,29 @@ impl Server {
     /// # Errors
     /// A certificate, key or CA that is given and can't be used.
     pub fn new(inputs: Inputs) -> Result<Server, ServerError> {
-        Ok(Server { inputs: Arc::new(inputs) })
+        let tls = inputs.config.serve.then(|| Tls::load(&inputs.config, &inputs.metrics)).transpose()?.map(Arc::new);
+        let client_ca = tls.as_ref().and_then(|tls| tls.client_ca.clone());
+        let authenticator = Authenticator::new(&inputs.config, Arc::clone(&inputs.api), client_ca);
+        Ok(Server { state: Arc::new(State::new(inputs, authenticator)), tls })
     }
 
     /// Serves until `shutdown` resolves; then running requests have 2 s to end.
     pub async fn serve(self, listeners: Listeners, shutdown: impl Future<Output = ()>) {
-        let _ = (listeners, shutdown);
-        todo!()
+        let Server { state, tls } = self;
+        let (close, closing) = watch::channel(false);
+        let mut serving = JoinSet::new();
+        if let (Some(listener), Some(tls)) = (listeners.https, tls) {
+            serving.spawn(listen::https(listener, tls, routes::https(&state), closing.clone()));
+        }
+        if let Some(listener) = listeners.healthz {
+            serving.spawn(listen::plain(listener, routes::healthz(&state), closing.clone()));
+        }
+        if let Some(listener) = listeners.local {
+            serving.spawn(listen::unix(listener, routes::local(&state), closing.clone()));
+        }
+        shutdown.await;
+        close.send_replace(true);
+        listen::remove_local(&state);
+        while serving.join_next().await.is_some() {}
     }
 }
