@@ -1,5 +1,6 @@
 //! The steps, those that wait longest first.
 
+mod describe;
 mod failures;
 mod images;
 mod inside;
@@ -54,4 +55,5 @@ pub(super) const STEPS: &[Step] = steps![
     operators::exec_attach_and_port_forward_answer,
     operators::the_node_answers_for_stats_metrics_and_health,
     node::the_node_describes_the_machine,
+    describe::objects_and_events_read_like_upstreams,
 ];

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::eventually;
 
-use crate::cluster::stage::{POD_DEADLINE, Stage, condition, runs, script};
+use crate::cluster::stage::{POD_DEADLINE, Stage, condition, script};
 
 pub(super) fn changed_config_maps_and_secrets_arrive_in_the_volume(stage: &Stage<'_, '_>) {
     stage.ok("create configmap settings --from-literal=value=old --from-literal=gone=soon");
@@ -79,7 +79,10 @@ pub(super) fn every_kind_of_volume_holds_what_it_should(stage: &Stage<'_, '_>) {
     assert_eq!(printed, expected);
     assert_eq!(std::fs::read_to_string(made.join("file")).expect("what the pod wrote"), "from-the-pod\n");
 
-    let mut spec = runs("true");
+    // A volume is made for the containers that mount it.
+    let mut main = script("true");
+    main["volumeMounts"] = json!([{ "name": "host", "mountPath": "/host" }]);
+    let mut spec = json!({ "containers": [main] });
     spec["volumes"] = json!([{ "name": "host", "hostPath": { "path": host.join("absent"), "type": "Directory" } }]);
     stage.create("no-directory", &spec);
     stage.wait_for_event(
