@@ -153,6 +153,17 @@ impl Pod {
         self.spec().host_network.unwrap_or(false)
     }
 
+    /// Whether two versions of a pod want the same: all but status and bookkeeping is equal.
+    pub fn wants_the_same(&self, other: &Pod) -> bool {
+        let (a, b) = (&self.object.metadata, &other.object.metadata);
+        self.uid == other.uid
+            && self.object.spec == other.object.spec
+            && a.labels == b.labels
+            && a.annotations == b.annotations
+            && a.deletion_timestamp == b.deletion_timestamp
+            && a.deletion_grace_period_seconds == b.deletion_grace_period_seconds
+    }
+
     /// Its quality of service.
     pub fn qos(&self) -> QosClass {
         QosClass::of(self.spec())

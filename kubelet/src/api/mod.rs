@@ -4,7 +4,7 @@ pub mod client;
 pub mod events;
 mod kept;
 mod list_watch;
-mod references;
+pub(crate) mod references;
 pub mod standalone;
 mod transport;
 

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container, Volume};
 use std::collections::BTreeSet;
 
 /// All of them: volumes, environments and image pull secrets. Optional ones too: they may come to be.
-pub(super) fn of(pod: &Pod) -> BTreeSet<Reference> {
+pub(crate) fn of(pod: &Pod) -> BTreeSet<Reference> {
     let mut found = Found { namespace: pod.namespace(), all: BTreeSet::new() };
     for secret in pod.spec().image_pull_secrets.iter().flatten() {
         found.secret(Some(&secret.name));

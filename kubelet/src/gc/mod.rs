@@ -1,1 +1,102 @@
-//! gc
+//! What is removed because nothing needs it any more: dead containers, sandboxes, folders, cgroups, links and logs. Images
+//! are another issue's.
+//!
+//! [`plan`] is pure: what the runtime has and which pods there are → what goes. A pass is made when pods came or went, and
+//! once a minute.
+
+pub(crate) mod logs;
+mod orphans;
+mod plan;
+mod rotate;
+
+use crate::cgroups::Cgroups;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::pod::PodUid;
+use crate::runtime::Runtime;
+use crate::table::PodTable;
+use crate::volumes::Volumes;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// How often a pass is made though nothing changed.
+const PERIOD: Duration = Duration::from_secs(60);
+/// How long pods that go together are waited for.
+const TOGETHER: Duration = Duration::from_secs(1);
+/// How often the sizes of logs are looked at.
+const ROTATION: Duration = Duration::from_secs(10);
+
+/// What garbage collection works with.
+pub(crate) struct Collector {
+    pub(crate) config: Arc<Config>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) table: PodTable,
+    pub(crate) volumes: Volumes,
+    pub(crate) cgroups: Arc<Cgroups>,
+    /// Counts pods that came and went; 0 until the first ones were dispatched.
+    pub(crate) changes: watch::Receiver<u64>,
+    pub(crate) clock: Clock,
+}
+
+/// Collects until the kubelet ends.
+pub(crate) async fn run(mut collector: Collector) {
+    let mut next = Instant::now() + PERIOD;
+    let mut rotation = Instant::now() + ROTATION;
+    loop {
+        tokio::select! {
+            changed = collector.changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                next = next.min(Instant::now() + TOGETHER);
+            }
+            () = tokio::time::sleep_until(next) => {
+                collector.changes.borrow_and_update();
+                collector.pass().await;
+                next = Instant::now() + PERIOD;
+            }
+            () = tokio::time::sleep_until(rotation) => {
+                collector.rotate().await;
+                rotation = Instant::now() + ROTATION;
+            }
+        }
+    }
+}
+
+impl Collector {
+    async fn pass(&self) {
+        let pods = match self.runtime.list_pods().await {
+            Ok(pods) => pods,
+            Err(error) => {
+                tracing::debug!(%error, "nothing is collected while the runtime can't be listed");
+                return;
+            }
+        };
+        // After the list: a pod that came meanwhile is known.
+        let known: BTreeSet<PodUid> = self.table.list().into_iter().map(|entry| entry.pod.uid().clone()).collect();
+        let garbage = plan::garbage(&pods, |uid| known.contains(uid));
+        self.remove(&garbage).await;
+        self.collect_orphans(&pods, &known).await;
+    }
+
+    async fn remove(&self, garbage: &plan::Garbage) {
+        for id in &garbage.containers {
+            if let Err(error) = self.runtime.remove_container(id).await {
+                tracing::debug!(container = id, %error, "a dead container is not removed yet");
+            }
+        }
+        for id in &garbage.sandboxes {
+            let stopped = self.runtime.stop_sandbox(id).await;
+            let removed = match stopped {
+                Ok(()) => self.runtime.remove_sandbox(id).await,
+                failed => failed,
+            };
+            if let Err(error) = removed {
+                tracing::debug!(sandbox = id, %error, "a dead sandbox is not removed yet");
+            }
+        }
+    }
+}

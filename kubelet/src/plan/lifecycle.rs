@@ -9,6 +9,7 @@
 //! seven booleans and timestamps is the variant here.
 
 use crate::pod::Pod;
+use crate::status::Termination;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -20,7 +21,7 @@ pub enum Lifecycle {
     /// Its containers are stopped.
     Terminating {
         /// Why.
-        why: Why,
+        why: Termination,
         /// Since when: the grace period counts from here.
         since: Instant,
         /// How long its containers may take.
@@ -29,36 +30,18 @@ pub enum Lifecycle {
     /// No container runs; volumes and cgroup are taken down.
     Terminated {
         /// Why.
-        why: Why,
+        why: Termination,
     },
     /// Nothing is left but dead containers, which keep logs and exit codes until the pod is deleted.
     Finished {
         /// Why.
-        why: Why,
+        why: Termination,
     },
-}
-
-/// Why a pod ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Why {
-    /// It was not admitted.
-    Rejected {
-        /// `OutOfcpu` and the like.
-        reason: String,
-        /// The sentence.
-        message: String,
-    },
-    /// All that was to run has run.
-    Completed,
-    /// `activeDeadlineSeconds` are over.
-    DeadlineExceeded,
-    /// Its object is being deleted, its manifest is gone, or nobody knows it any more.
-    Deleted,
 }
 
 impl Lifecycle {
     /// Begins to end, if it has not yet. A second reason changes nothing but the grace period, which only gets shorter.
-    pub fn terminate(&mut self, why: Why, grace: Duration, now: Instant) {
+    pub fn terminate(&mut self, why: Termination, grace: Duration, now: Instant) {
         match self {
             Lifecycle::Syncing => *self = Lifecycle::Terminating { why, since: now, grace },
             Lifecycle::Terminating { since, grace: granted, .. } => {
@@ -73,7 +56,7 @@ impl Lifecycle {
     }
 
     /// Why it ends, if it does.
-    pub fn why(&self) -> Option<&Why> {
+    pub fn why(&self) -> Option<&Termination> {
         match self {
             Lifecycle::Syncing => None,
             Lifecycle::Terminating { why, .. } | Lifecycle::Terminated { why } | Lifecycle::Finished { why } => {
@@ -87,7 +70,7 @@ impl Lifecycle {
         let phase = pod.object().status.as_ref().and_then(|status| status.phase.as_deref());
         match phase {
             Some("Succeeded" | "Failed") if !pod.is_static() => {
-                Lifecycle::Terminating { why: Why::Completed, since: now, grace: super::grace_period(pod) }
+                Lifecycle::Terminating { why: Termination::Completed, since: now, grace: super::grace_period(pod) }
             }
             _ => Lifecycle::Syncing,
         }
@@ -100,7 +83,7 @@ mod tests {
 
     fn ending(grace: u64) -> Lifecycle {
         let mut lifecycle = Lifecycle::Syncing;
-        lifecycle.terminate(Why::Deleted, Duration::from_secs(grace), Instant::now());
+        lifecycle.terminate(Termination::Deleted, Duration::from_secs(grace), Instant::now());
         lifecycle
     }
 
@@ -109,18 +92,18 @@ mod tests {
         let mut lifecycle = ending(30);
         tokio::time::advance(Duration::from_secs(10)).await;
         let before = lifecycle.clone();
-        lifecycle.terminate(Why::Deleted, Duration::from_secs(25), Instant::now());
+        lifecycle.terminate(Termination::Deleted, Duration::from_secs(25), Instant::now());
         assert_eq!(lifecycle, before, "20 s are left, 25 s are longer");
-        lifecycle.terminate(Why::Deleted, Duration::ZERO, Instant::now());
-        let expected = Lifecycle::Terminating { why: Why::Deleted, since: Instant::now(), grace: Duration::ZERO };
+        lifecycle.terminate(Termination::Deleted, Duration::ZERO, Instant::now());
+        let expected = Lifecycle::Terminating { why: Termination::Deleted, since: Instant::now(), grace: Duration::ZERO };
         assert_eq!(lifecycle, expected);
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_brings_a_pod_back() {
-        for lifecycle in [Lifecycle::Terminated { why: Why::Completed }, Lifecycle::Finished { why: Why::Completed }] {
+        for lifecycle in [Lifecycle::Terminated { why: Termination::Completed }, Lifecycle::Finished { why: Termination::Completed }] {
             let mut later = lifecycle.clone();
-            later.terminate(Why::Deleted, Duration::ZERO, Instant::now());
+            later.terminate(Termination::Deleted, Duration::ZERO, Instant::now());
             assert_eq!(later, lifecycle);
         }
     }

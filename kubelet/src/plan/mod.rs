@@ -15,7 +15,7 @@ mod terminate;
 mod tests;
 
 pub use backoff::{Failure, Memory};
-pub use lifecycle::{Lifecycle, Why};
+pub use lifecycle::Lifecycle;
 pub use terminate::{grace_period, terminate};
 
 use crate::clock::Now;

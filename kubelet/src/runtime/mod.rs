@@ -4,9 +4,12 @@ mod cri;
 mod health;
 pub(crate) mod last_words;
 mod observe;
+pub(crate) mod relist;
 
 pub use cri::Cri;
 pub use health::Health;
+pub(crate) use health::watch_health;
+pub(crate) use relist::News;
 
 use crate::pod::PodUid;
 use futures_util::future::BoxFuture;
@@ -177,7 +180,7 @@ pub struct RuntimeInfo {
 }
 
 /// What the runtime says of itself.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RuntimeStatus {
     /// RuntimeReady and NetworkReady, with reasons and messages.
     pub conditions: Vec<proto::RuntimeCondition>,

@@ -1,0 +1,291 @@
+//! Which pods have a worker, and what each is told.
+//!
+//! One task owns all of it. Nothing is dispatched before the runtime has been listed once: a pod that runs already is not
+//! admitted again. Nothing that the runtime has is ended as nobody's before every source has said all it has.
+
+use super::order::Order;
+use super::pod::{Beginning, Worker};
+use super::{Context, orphan};
+use crate::admission::Rejection;
+use crate::api::events::Kind;
+use crate::plan::Lifecycle;
+use crate::pod::{Pod, PodUid, Source};
+use crate::runtime::{News, ObservedPod, RuntimePod};
+use crate::sources::Update;
+use crate::status::Termination;
+use crate::table::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// Says whether a pod may run beside the others.
+pub(crate) type Gate = Arc<dyn Fn(&Pod, &[Entry]) -> Result<(), Rejection> + Send + Sync>;
+
+/// What the dispatcher listens to.
+pub(crate) struct Inputs {
+    /// News of the sources.
+    pub(crate) updates: mpsc::Receiver<Update>,
+    /// Pods that something changed for.
+    pub(crate) wakes: mpsc::UnboundedReceiver<PodUid>,
+    /// What the runtime has.
+    pub(crate) news: mpsc::Receiver<News>,
+}
+
+/// The dispatcher.
+pub(crate) struct Dispatcher {
+    context: Context,
+    gate: Gate,
+    /// The sources that have not yet said all they have.
+    unheard: BTreeSet<Source>,
+    slots: BTreeMap<PodUid, Slot>,
+    workers: JoinSet<PodUid>,
+    /// Static pods whose predecessor of the same name still ends.
+    waiting: BTreeMap<String, Pod>,
+    /// What the runtime had when it was last listed; nothing before the first time.
+    listed: Option<BTreeMap<PodUid, RuntimePod>>,
+    /// Counts pods that came and went.
+    changes: watch::Sender<u64>,
+}
+
+/// A pod's worker, from outside.
+struct Slot {
+    orders: watch::Sender<Order>,
+    /// `None` for an orphan.
+    source: Option<Source>,
+    /// `namespace/name`.
+    name: String,
+}
+
+impl Dispatcher {
+    /// No pods yet. `expected` are the sources that will say all they have; `changes` is counted up when pods come or go.
+    pub(crate) fn new(
+        context: Context,
+        gate: Gate,
+        expected: impl IntoIterator<Item = Source>,
+        changes: watch::Sender<u64>,
+    ) -> Dispatcher {
+        Dispatcher {
+            context,
+            gate,
+            unheard: expected.into_iter().collect(),
+            slots: BTreeMap::new(),
+            workers: JoinSet::new(),
+            waiting: BTreeMap::new(),
+            listed: None,
+            changes,
+        }
+    }
+
+    /// Dispatches until an input ends. All workers end with it; what they were doing to pods is left as it is.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) {
+        let mut health = self.context.health.clone();
+        let mut well = false;
+        loop {
+            let ready = self.listed.is_some();
+            tokio::select! {
+                news = inputs.news.recv() => match news {
+                    Some(news) => self.hear(news),
+                    None => return,
+                },
+                update = inputs.updates.recv(), if ready => match update {
+                    Some(update) => self.apply(update),
+                    None => return,
+                },
+                uid = inputs.wakes.recv() => match uid {
+                    Some(uid) => self.wake(&uid),
+                    None => return,
+                },
+                Some(ended) = self.workers.join_next() => match ended {
+                    Ok(uid) => self.ended(&uid),
+                    Err(error) => tracing::error!(%error, "a pod's worker died"),
+                },
+                Ok(()) = health.changed() => {
+                    let now_well = {
+                        let health = health.borrow_and_update();
+                        health.runtime_ready() && health.network_ready()
+                    };
+                    if now_well && !well {
+                        self.slots.values().for_each(|slot| slot.orders.send_modify(|order| order.wakes += 1));
+                    }
+                    well = now_well;
+                }
+            }
+        }
+    }
+
+    fn wake(&self, uid: &PodUid) {
+        if let Some(slot) = self.slots.get(uid) {
+            slot.orders.send_modify(|order| order.wakes += 1);
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Changed(uid) => {
+                if let Some(slot) = self.slots.get(&uid) {
+                    slot.orders.send_modify(|order| order.seen += 1);
+                }
+            }
+            News::All(pods) => {
+                let listed: BTreeMap<_, _> = pods.into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
+                self.wake_changed(&listed);
+                self.listed = Some(listed);
+                self.end_orphans();
+            }
+        }
+    }
+
+    /// Wakes the workers of pods that are not as they last saw them.
+    fn wake_changed(&self, listed: &BTreeMap<PodUid, RuntimePod>) {
+        let nothing = ObservedPod::default();
+        for entry in self.context.table.list() {
+            let uid = entry.pod.uid();
+            let now = listed.get(uid).map_or(&nothing, |pod| &pod.observed);
+            if let Some(slot) = self.slots.get(uid).filter(|_| *now != *entry.observed) {
+                slot.orders.send_modify(|order| order.seen += 1);
+            }
+        }
+    }
+
+    fn apply(&mut self, update: Update) {
+        match update {
+            Update::Set { source, mut pods } => {
+                let uids: BTreeSet<&PodUid> = pods.iter().map(Pod::uid).collect();
+                let of_source = self.slots.iter().filter(|(_, slot)| slot.source == Some(source));
+                let gone: Vec<PodUid> =
+                    of_source.map(|(uid, _)| uid).filter(|uid| !uids.contains(uid)).cloned().collect();
+                self.waiting.retain(|_, pod| pod.source() != source || uids.contains(pod.uid()));
+                for uid in gone {
+                    self.remove(&uid);
+                }
+                // Who came first is admitted first.
+                pods.sort_by(|a, b| age(a).cmp(&age(b)));
+                for pod in pods {
+                    self.upsert(pod);
+                }
+                self.unheard.remove(&source);
+                self.end_orphans();
+            }
+            Update::Upsert(pod) => self.upsert(pod),
+            Update::Remove { uid, .. } => self.remove(&uid),
+        }
+    }
+
+    fn remove(&mut self, uid: &PodUid) {
+        self.waiting.retain(|_, pod| pod.uid() != uid);
+        if let Some(slot) = self.slots.get(uid) {
+            slot.orders.send_modify(Order::remove);
+        }
+    }
+
+    fn upsert(&mut self, pod: Pod) {
+        let Some(slot) = self.slots.get(pod.uid()) else { return self.begin(pod) };
+        slot.orders.send_if_modified(|order| {
+            // The echo of our own status is no news, unless somebody else's conditions count.
+            let gates = pod.spec().readiness_gates.as_ref().is_some_and(|gates| !gates.is_empty());
+            let news = pod.is_static() || gates || !order.pod.wants_the_same(&pod);
+            // Of a static pod it is said that its mirror changed.
+            order.wakes += u64::from(pod.is_static());
+            order.update(pod);
+            news
+        });
+    }
+
+    /// A pod is seen for the first time.
+    fn begin(&mut self, pod: Pod) {
+        let name = format!("{}/{}", pod.namespace(), pod.name());
+        if pod.is_static() && self.slots.values().any(|slot| slot.source == Some(Source::File) && slot.name == name) {
+            self.waiting.insert(name, pod);
+            return;
+        }
+        let observed = self.listed.as_ref().and_then(|listed| listed.get(pod.uid()));
+        let observed = observed.map(|pod| pod.observed.clone()).unwrap_or_default();
+        let lifecycle = self.admit(&pod, &observed);
+        self.context.table.set(Entry {
+            pod: pod.clone(),
+            observed: Arc::new(observed.clone()),
+            status: Arc::new(pod.object().status.clone().unwrap_or_default()),
+            active: lifecycle == Lifecycle::Syncing,
+        });
+        let source = Some(pod.source());
+        self.spawn(Order::new(pod), source, Beginning { lifecycle, observed, told: true });
+    }
+
+    /// Where a new pod stands. One that runs already, or is to end, is not asked again whether it may.
+    fn admit(&self, pod: &Pod, observed: &ObservedPod) -> Lifecycle {
+        let lifecycle = Lifecycle::of(pod, tokio::time::Instant::now());
+        let ends = pod.object().metadata.deletion_timestamp.is_some();
+        let known = !observed.sandboxes.is_empty() || !observed.containers.is_empty();
+        if lifecycle != Lifecycle::Syncing || ends || known {
+            return lifecycle;
+        }
+        match (self.gate)(pod, &self.context.table.list()) {
+            Ok(()) => Lifecycle::Syncing,
+            Err(Rejection { reason, message }) => {
+                tracing::warn!(%pod, reason, message, "rejected");
+                self.context.recorder.pod(pod, Kind::Warning, &reason, message.clone());
+                Lifecycle::Terminated { why: Termination::Rejected { reason, message } }
+            }
+        }
+    }
+
+    /// Ends what the runtime has and nobody wants.
+    fn end_orphans(&mut self) {
+        if !self.unheard.is_empty() {
+            return;
+        }
+        let listed = self.listed.iter().flat_map(BTreeMap::values);
+        let waits = |uid: &PodUid| self.waiting.values().any(|pod| pod.uid() == uid);
+        let orphans: Vec<RuntimePod> = listed
+            .filter(|pod| orphan::is_alive(pod) && !self.slots.contains_key(&pod.uid) && !waits(&pod.uid))
+            .cloned()
+            .collect();
+        for found in orphans {
+            let pod = match orphan::object(&found) {
+                Ok(pod) => pod,
+                Err(error) => {
+                    tracing::warn!(uid = %found.uid, %error, "an orphan without a name is left alone");
+                    continue;
+                }
+            };
+            tracing::info!(%pod, "nobody wants this pod: it is ended");
+            self.context.metrics.orphaned_runtime_pod();
+            let mut order = Order::new(pod);
+            order.remove();
+            let beginning = Beginning { lifecycle: Lifecycle::Syncing, observed: found.observed, told: false };
+            self.spawn(order, None, beginning);
+        }
+    }
+
+    fn spawn(&mut self, order: Order, source: Option<Source>, beginning: Beginning) {
+        let uid = order.pod.uid().clone();
+        let name = format!("{}/{}", order.pod.namespace(), order.pod.name());
+        let (orders, receiver) = watch::channel(order);
+        let worker = Worker::new(self.context.clone(), receiver, beginning);
+        self.workers.spawn(worker.run());
+        self.slots.insert(uid, Slot { orders, source, name });
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    /// Nothing is left of a pod.
+    fn ended(&mut self, uid: &PodUid) {
+        let Some(slot) = self.slots.remove(uid) else { return };
+        self.context.table.remove(uid);
+        self.context.probes.remove(uid);
+        self.context.writer.forget(uid);
+        if let Some(listed) = &mut self.listed {
+            // What an older list says of it is past.
+            listed.remove(uid);
+        }
+        self.changes.send_modify(|changes| *changes += 1);
+        if let Some(next) = self.waiting.remove(&slot.name) {
+            self.begin(next);
+        }
+    }
+}
+
+/// When it was created; static pods of one start have no order.
+fn age(pod: &Pod) -> Option<jiff::Timestamp> {
+    pod.object().metadata.creation_timestamp.as_ref().map(|time| time.0)
+}

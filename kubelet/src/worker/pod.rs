@@ -1,0 +1,233 @@
+//! The worker of one pod: observe, plan, act, tell, wait; until nothing is left of it and nobody knows it any more.
+
+use super::order::Order;
+use super::{Context, host};
+use crate::plan::{Lifecycle, Memory, Waiting};
+use crate::pod::{Pod, PodUid};
+use crate::runtime::ObservedPod;
+use crate::spec;
+use crate::status::Termination;
+use k8s_openapi::api::core::v1::PodStatus;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
+
+/// How soon a worker tries again what failed, where nothing else is known. Upstream's `backOffPeriod`.
+pub(super) const RETRY: Duration = Duration::from_secs(10);
+/// How soon the runtime is asked again that did not answer; its recovery wakes the worker before.
+const RUNTIME_RETRY: Duration = Duration::from_secs(5);
+
+/// The worker of a pod: all that is known of it and survives from one round to the next.
+pub(super) struct Worker {
+    pub(super) context: Context,
+    pub(super) orders: watch::Receiver<Order>,
+    pub(super) pod: Pod,
+    pub(super) lifecycle: Lifecycle,
+    pub(super) memory: Memory,
+    /// The hash of each container's spec.
+    pub(super) hashes: BTreeMap<String, String>,
+    pub(super) observed: Arc<ObservedPod>,
+    /// The status that was told last.
+    pub(super) status: PodStatus,
+    /// Whether anybody is there to be told: of an orphan nobody knows.
+    pub(super) told: bool,
+    pub(super) notes: BTreeMap<String, Waiting>,
+    /// The last words of ended containers, by id.
+    pub(super) last_words: BTreeMap<String, String>,
+    /// The config of the present sandbox, and its attempt.
+    pub(super) sandbox_config: Option<(u32, proto::PodSandboxConfig)>,
+    /// Images that are fetched while the sandbox is made, by the container's name.
+    pub(super) images: BTreeMap<String, AbortOnDropHandle<host::Result<proto::Image>>>,
+    /// When its volumes were last brought up to date.
+    pub(super) mounted_at: Option<Instant>,
+    /// How often they could not be, one after the other.
+    pub(super) mount_failures: u32,
+    /// The wakes that were heeded.
+    wakes: u64,
+    /// Containers whose `Killing` or `BackOff` was told: a worker that comes back to them does not repeat it.
+    pub(super) announced: BTreeSet<(&'static str, String)>,
+    pub(super) first_seen: Instant,
+    /// Whether an order was taken.
+    started: bool,
+}
+
+/// When a worker goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// At once: something was done.
+    Now,
+    /// When something happens, or at this moment.
+    At(Instant),
+    /// Never: nothing is left, and nobody knows the pod.
+    Leave,
+}
+
+/// Who has a worker made, and what is known of the pod already.
+pub(super) struct Beginning {
+    pub(super) lifecycle: Lifecycle,
+    pub(super) observed: ObservedPod,
+    /// False for an orphan.
+    pub(super) told: bool,
+}
+
+impl Worker {
+    pub(super) fn new(context: Context, orders: watch::Receiver<Order>, beginning: Beginning) -> Worker {
+        let pod = orders.borrow().pod.clone();
+        let hashes = hashes(&pod);
+        let mut memory = Memory::new(context.config.max_container_restart_period);
+        memory.recall(&pod, &hashes);
+        let status = pod.object().status.clone().unwrap_or_default();
+        Worker {
+            orders,
+            lifecycle: beginning.lifecycle,
+            memory,
+            hashes,
+            observed: Arc::new(beginning.observed),
+            status,
+            told: beginning.told,
+            notes: BTreeMap::new(),
+            last_words: BTreeMap::new(),
+            sandbox_config: None,
+            images: BTreeMap::new(),
+            mounted_at: None,
+            mount_failures: 0,
+            wakes: 0,
+            announced: BTreeSet::new(),
+            first_seen: Instant::now(),
+            started: false,
+            context,
+            pod,
+        }
+    }
+
+    /// Works until nothing is left to do for good.
+    pub(super) async fn run(mut self) -> PodUid {
+        let span = tracing::info_span!("pod", pod = %self.pod);
+        async {
+            self.recall_health();
+            loop {
+                self.obey();
+                match self.round().await {
+                    Next::Now => {}
+                    Next::Leave => break,
+                    Next::At(at) => {
+                        tokio::select! {
+                            changed = self.orders.changed() => if changed.is_err() { break },
+                            () = tokio::time::sleep_until(at) => {}
+                        }
+                    }
+                }
+            }
+        }
+        .instrument(span)
+        .await;
+        self.pod.uid().clone()
+    }
+
+    /// Takes the newest order.
+    fn obey(&mut self) {
+        let order = self.orders.borrow_and_update().clone();
+        let same = self.pod.wants_the_same(&order.pod) && self.started;
+        self.pod = order.pod.clone();
+        self.context.table.update(self.pod.uid(), |entry| entry.pod = order.pod.clone());
+        if !same {
+            self.started = true;
+            self.hashes = hashes(&self.pod);
+            if self.told && matches!(self.lifecycle, Lifecycle::Syncing) {
+                self.context.api.register(&self.pod);
+            }
+        }
+        if !same || order.wakes != self.wakes {
+            self.wakes = order.wakes;
+            // Another image, a Secret that came: what failed may go now.
+            self.memory.retry_now(Instant::now());
+            self.mounted_at = None;
+            self.mirror();
+        }
+        if let Some(grace) = order.stop {
+            self.lifecycle.terminate(Termination::Deleted, grace, Instant::now());
+        }
+    }
+
+    /// One round: what is, what should be, what to do about it.
+    async fn round(&mut self) -> Next {
+        if !matches!(self.lifecycle, Lifecycle::Finished { .. }) {
+            if let Err(error) = self.observe().await {
+                tracing::debug!(%error, "the pod can't be observed");
+                return self.after(RUNTIME_RETRY);
+            }
+        }
+        let started = Instant::now();
+        let (next, operation) = match self.lifecycle.clone() {
+            Lifecycle::Syncing => (self.sync().await, "sync"),
+            Lifecycle::Terminating { since, grace, .. } => (self.terminate(since, grace).await, "terminating"),
+            Lifecycle::Terminated { why } => (self.release(why).await, "terminated"),
+            Lifecycle::Finished { .. } => return self.finished(),
+        };
+        self.context.metrics.pod_worker(operation, started.elapsed());
+        next
+    }
+
+    /// Asks the runtime what there is of the pod.
+    pub(super) async fn observe(&mut self) -> crate::runtime::Result<()> {
+        let observed = self.context.runtime.observe(self.pod.uid()).await?;
+        self.saw(observed).await;
+        Ok(())
+    }
+
+    async fn saw(&mut self, observed: ObservedPod) {
+        self.observed = Arc::new(observed);
+        self.read_last_words().await;
+        let ending = !matches!(self.lifecycle, Lifecycle::Syncing);
+        if self.told {
+            self.context.probes.sync(&self.pod, &self.observed, ending);
+        }
+        let observed = self.observed.clone();
+        self.context.table.update(self.pod.uid(), |entry| entry.observed = observed);
+    }
+
+    /// Has the mirror of a static pod be as it should, beside everything else: the API server may be away.
+    fn mirror(&self) {
+        if !self.pod.is_static() || !self.told || !matches!(self.lifecycle, Lifecycle::Syncing) {
+            return;
+        }
+        let (mirrors, pod) = (self.context.mirrors.clone(), self.pod.clone());
+        let reconcile = async move {
+            if let Err(error) = mirrors.reconcile(&pod).await {
+                tracing::warn!(%pod, %error, "the mirror pod is not as it should be");
+            }
+        };
+        tokio::spawn(reconcile.in_current_span());
+    }
+
+    /// What a kubelet before us said of containers that still run holds until a probe disagrees.
+    fn recall_health(&self) {
+        let statuses = self.status.container_statuses.iter().chain(&self.status.init_container_statuses).flatten();
+        for status in statuses.filter(|status| status.state.as_ref().is_some_and(|state| state.running.is_some())) {
+            let id = status.container_id.as_deref().and_then(|id| id.split_once("://"));
+            if let Some((_, id)) = id {
+                self.context.probes.seed(id, status.started.unwrap_or(false), status.ready);
+            }
+        }
+    }
+
+    /// Goes on after a pause.
+    pub(super) fn after(&self, pause: Duration) -> Next {
+        Next::At(Instant::now() + pause)
+    }
+
+    /// A pause of 10 to 15 s, another one for each pod, so that pods that failed together don't try again together.
+    pub(super) fn retry_at(&self) -> Instant {
+        let spread = self.pod.uid().as_str().bytes().fold(0_u64, |sum, byte| sum * 31 % 5000 + u64::from(byte));
+        Instant::now() + RETRY + Duration::from_millis(spread % 5000)
+    }
+}
+
+/// The hash of each container's spec.
+fn hashes(pod: &Pod) -> BTreeMap<String, String> {
+    pod.containers().map(|(_, container)| (container.name.clone(), spec::container_hash(container))).collect()
+}

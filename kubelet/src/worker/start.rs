@@ -1,0 +1,109 @@
+//! One start of a container: image, config, create, start.
+
+use super::host::Obstacle;
+use super::pod::Worker;
+use super::sync::Stuck;
+use crate::api::events::Kind;
+use crate::plan::{Failure, Start, Waiting};
+use k8s_openapi::api::core::v1::Container;
+use std::net::IpAddr;
+use tokio::time::Instant;
+
+/// The reasons of containers that can't be made and can't be started.
+const CREATE_ERROR: &str = "CreateContainerError";
+const RUN_ERROR: &str = "RunContainerError";
+/// Reasons that come from the image: what is wrong with it has been told in an event of its own.
+const IMAGE_REASONS: [&str; 6] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "ImageInspectError",
+    "RegistryUnavailable",
+];
+
+impl Worker {
+    /// Starts a container, or remembers why that failed.
+    pub(super) async fn start_container(&mut self, start: &Start) -> Result<(), Stuck> {
+        let Some(container) = self.pod.container(&start.name).map(|(_, container)| container.clone()) else {
+            return Ok(());
+        };
+        if let Some(exited) = start.after {
+            let hash = self.hashes.get(&start.name).cloned().unwrap_or_default();
+            let now = self.context.clock.now().wall;
+            self.memory.restarted(&start.name, &hash, exited, now);
+        }
+        let outcome = self.make_and_start(start, &container).await;
+        self.context.metrics.container_started(start.role, outcome.is_ok());
+        match outcome {
+            Ok(()) => {
+                self.memory.succeeded(&start.name);
+                Ok(())
+            }
+            Err(obstacle) => Err(self.start_failed(start, obstacle)),
+        }
+    }
+
+    async fn make_and_start(&mut self, start: &Start, container: &Container) -> Result<(), Obstacle> {
+        let sandbox = self.observed.sandboxes.iter().find(|sandbox| sandbox.id == start.sandbox);
+        let (attempt, ips) = sandbox.map_or((0, Vec::new()), |sandbox| (sandbox.attempt, sandbox.ips.clone()));
+        let sandbox_config = self.sandbox_config(attempt).await?;
+        let image = self.image(start, container, &sandbox_config).await?;
+        let config = self.container_config(start, container, &image, &ips).await?;
+        let failed = |reason: &'static str| {
+            move |error: crate::runtime::RuntimeError| Obstacle { reason, message: error.message, retry_at: None }
+        };
+        let runtime = &self.context.runtime;
+        let id =
+            runtime.create_container(&start.sandbox, &config, &sandbox_config).await.map_err(failed(CREATE_ERROR))?;
+        self.event(start, Kind::Normal, "Created", "Container created");
+        runtime.start_container(&id).await.map_err(failed(RUN_ERROR))?;
+        self.event(start, Kind::Normal, "Started", "Container started");
+        self.context.host.link_log(&self.pod, &start.name, &id, &config.log_path);
+        Ok(())
+    }
+
+    /// The image that was fetched while the sandbox was made, or now.
+    async fn image(
+        &mut self,
+        start: &Start,
+        container: &Container,
+        sandbox: &proto::PodSandboxConfig,
+    ) -> Result<proto::Image, Obstacle> {
+        if let Some(fetched) = self.images.remove(&start.name)
+            && let Ok(outcome) = fetched.await
+        {
+            return outcome;
+        }
+        self.context.host.image(&self.pod, start.role, container, sandbox).await
+    }
+
+    async fn container_config(
+        &self,
+        start: &Start,
+        container: &Container,
+        image: &proto::Image,
+        ips: &[IpAddr],
+    ) -> Result<proto::ContainerConfig, Obstacle> {
+        self.context.host.container_config(&self.pod, container, image, start.restart_count, ips).await
+    }
+
+    /// Upstream's event, and the failure as state until the container runs.
+    fn start_failed(&mut self, start: &Start, obstacle: Obstacle) -> Stuck {
+        // Upstream's event for an image names the reason alone.
+        let told = if IMAGE_REASONS.contains(&obstacle.reason) { obstacle.reason } else { obstacle.message.as_str() };
+        let repeated = self.notes.get(&start.name).is_some_and(|note| note.message == obstacle.message);
+        if !repeated {
+            tracing::warn!(container = start.name, reason = obstacle.reason, error = obstacle.message, "not started");
+        }
+        self.event(start, Kind::Warning, "Failed", &format!("Error: {told}"));
+        let retry_at = obstacle.retry_at.filter(|at| *at > Instant::now()).unwrap_or_else(|| self.retry_at());
+        let waiting = Waiting { reason: obstacle.reason, message: obstacle.message };
+        self.memory.failed(&start.name, Failure { waiting, retry_at });
+        Stuck(retry_at)
+    }
+
+    fn event(&self, start: &Start, kind: Kind, reason: &str, message: &str) {
+        self.context.recorder.container(&self.pod, start.role, &start.name, kind, reason, message);
+    }
+}
