@@ -53,6 +53,8 @@ pub(crate) struct State {
     pub(crate) token_review: Option<fn(&TokenReview) -> TokenReview>,
     /// Likewise.
     pub(crate) access_review: Option<fn(&SubjectAccessReview) -> SubjectAccessReview>,
+    /// Accesses that were reviewed, in order.
+    pub(crate) access_reviews: Vec<SubjectAccessReview>,
     failures: BTreeMap<String, VecDeque<ApiError>>,
     watchers: Vec<mpsc::UnboundedSender<PodChange>>,
     versions: u64,
@@ -221,6 +223,10 @@ pub(crate) fn strategic_merge(target: &mut Value, patch: &Value) {
 
 fn merge_list(target: &mut Value, key: &str, changes: &[Value]) {
     let Value::Array(list) = target else { return };
+    if changes.iter().any(|change| change.get("$patch").and_then(Value::as_str) == Some("replace")) {
+        *list = changes.iter().filter(|change| change.get("$patch").is_none()).cloned().collect();
+        return;
+    }
     for change in changes {
         let at = list.iter().position(|element| element[key] == change[key]);
         match (at, change.get("$patch").and_then(Value::as_str)) {
@@ -410,6 +416,7 @@ impl Api for FakeApi {
     fn review_access<'a>(&'a self, review: &'a SubjectAccessReview) -> BoxFuture<'a, Result<SubjectAccessReview>> {
         let review = review.clone();
         self.call("review_access", &names("", ""), |state| {
+            state.access_reviews.push(review.clone());
             Ok(state.access_review.map_or_else(|| review.clone(), |answer| answer(&review)))
         })
     }
