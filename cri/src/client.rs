@@ -1,9 +1,13 @@
-//! The images of a running daemon, for `orlop image`: the daemon owns the store, so that its commands ask it.
+//! A running daemon, for `orlop image` and `orlop ps`: the daemon owns the store, so that its commands ask it.
 //!
 //! Progress comes back as the store's own [`Progress`], so that a caller draws the same bars whether it asked a daemon or
 //! opened the store itself.
 
+mod pods;
+
 use image::{Digest, Phase, Progress};
+pub use pods::{ListedContainer, ListedPod, Usage};
+pub use proto::ContainerState;
 use proto::image::images_client::ImagesClient;
 use proto::image::pull_update::Update;
 use proto::image::{LayerUpdate, PullRequest, Resolved};

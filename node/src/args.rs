@@ -1,8 +1,11 @@
 //! The command line.
 
+mod kubelet;
+
 use crate::settings::LogFormat;
 use crate::settings::layers::Flag;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use kubelet::{KubeletFlags, UpFlags};
 use std::path::PathBuf;
 
 /// The lowest deck of a Kubernetes node.
@@ -65,8 +68,24 @@ pub(crate) enum Command {
     /// Show the configuration
     #[command(subcommand)]
     Config(Config),
-    /// Run the kubelet (not built yet: it says so and fails)
-    Kubelet,
+    /// Run the kubelet: a node of a cluster, or a folder of static pods
+    ///
+    /// The flags are upstream's; --help shows all, -h the common ones. --config names a KubeletConfiguration here.
+    Kubelet(KubeletFlags),
+    /// Run pods: the CRI and the kubelet in one process, alone or in a cluster
+    ///
+    /// Alone, it runs the manifests of a folder. With --kubeconfig, it joins that cluster. Further flags are the
+    /// kubelet's; --help shows all.
+    Up(Up),
+    /// List pods and containers, with what they use
+    Ps {
+        /// Print again and again
+        #[arg(short, long)]
+        watch: bool,
+        /// How to print
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
     /// Print the version
     Version,
     /// Print a completion script for a shell
@@ -117,4 +136,19 @@ pub(crate) enum Config {
         #[arg(long)]
         origin: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// Folder of pod manifests to run; kept up with while they change
+    #[arg(long, value_name = "DIR", conflicts_with = "pod")]
+    pub(crate) manifests: Option<PathBuf>,
+    /// One pod manifest to run
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pod: Option<PathBuf>,
+    /// The kubelet's own configuration file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) kubelet_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) kubelet: UpFlags,
 }

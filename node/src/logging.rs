@@ -18,3 +18,12 @@ pub(crate) fn start(log: &Log) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// The filter that comes nearest to a verbosity of klog: from 4 on it is for who debugs, from 6 on every call is told.
+pub(crate) fn filter_of(verbosity: u32) -> &'static str {
+    match verbosity {
+        0..=3 => "info",
+        4..=5 => "info,kubelet=debug,cri=debug,image=debug",
+        _ => "info,kubelet=trace,cri=trace,image=trace",
+    }
+}

@@ -113,6 +113,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Where this instance's kubelet answers root without TLS, for `orlop ps`.
+    pub(crate) fn kubelet_socket(&self) -> PathBuf {
+        self.state.join("kubelet.sock")
+    }
+
     /// The CRI socket, with its default filled in.
     pub(crate) fn socket(&self) -> PathBuf {
         if self.socket.as_os_str().is_empty() { self.state.join("orlop.sock") } else { self.socket.clone() }

@@ -21,6 +21,7 @@ pub mod credentials;
 pub mod error;
 pub mod fd;
 pub mod fs;
+pub mod memory;
 pub mod mount;
 pub mod mountinfo;
 pub mod namespace;

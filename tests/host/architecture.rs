@@ -21,7 +21,7 @@ const IMPORTS: [(&str, &[&str]); 14] = [
     ("shim", &["oci-runtime", "shim-protocol", "sys"]),
     ("shim-protocol", &[]),
     ("kubelet", &["proto", "cgroup", "sys"]),
-    ("node", &["cri", "kubelet", "image"]),
+    ("node", &["cri", "kubelet", "image", "sys"]),
     ("tests", &["proto", "sys"]),
     ("workload", &[]),
 ];

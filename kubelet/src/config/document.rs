@@ -26,6 +26,21 @@ impl Document {
         Document { values: FIELDS.iter().filter_map(default).collect() }
     }
 
+    /// Puts other defaults in the place of upstream's: dotted path and value as the flag takes it.
+    ///
+    /// # Errors
+    /// A value that is not of the field's kind.
+    pub(super) fn add_defaults(&mut self, defaults: &[(&'static str, String)]) -> Result<(), ConfigError> {
+        for (path, text) in defaults {
+            let field =
+                fields::find(path).ok_or_else(|| Place::Default.mistake(&format!("unknown field `{path}`"), ""))?;
+            let node = flags::parse(field, text, Place::Default)?;
+            values::check(field.path, field.kind, &node)?;
+            self.values.insert(field.path, node);
+        }
+        Ok(())
+    }
+
     /// Lays a file over what is there.
     ///
     /// # Errors

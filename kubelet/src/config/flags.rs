@@ -13,8 +13,8 @@ use super::yaml::{Key, Node, Value};
 pub struct Flags {
     /// The flags that were given, in order: name without dashes, value. They stand over all files.
     pub given: Vec<(String, String)>,
-    /// What stands below all files instead of upstream's defaults, in the same form.
-    pub defaults: Vec<(String, String)>,
+    /// What stands below all files instead of upstream's defaults: a field's dotted path and a value as its flag takes it.
+    pub defaults: Vec<(&'static str, String)>,
     /// Where `/pods` is served without TLS; see [`super::Config::local_socket`].
     pub local_socket: Option<std::path::PathBuf>,
 }

@@ -257,7 +257,7 @@ pub enum ConfigError {
 pub fn load(flags: &Flags) -> Result<Config, ConfigError> {
     let given = Given::new(&flags.given)?;
     let mut document = Document::defaults();
-    document.add_flags(&Given::new(&flags.defaults)?)?;
+    document.add_defaults(&flags.defaults)?;
     if let Some(path) = settle::read_path(&given, "config") {
         document.add_file(&path)?;
     }

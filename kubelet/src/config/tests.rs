@@ -19,10 +19,9 @@ fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
 
 fn flags(given: &[(&str, &str)]) -> Flags {
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    let everywhere = [("fail-cgroupv1", "false"), ("fail-swap-on", "false")];
     Flags {
         given: [("hostname-override", "node"), ("node-ip", "192.0.2.1")].iter().chain(given).map(owned).collect(),
-        defaults: everywhere.iter().map(owned).collect(),
+        defaults: vec![("failCgroupV1", "false".into()), ("failSwapOn", "false".into())],
         local_socket: None,
     }
 }
@@ -302,8 +301,8 @@ fn flags_are_read_as_upstream_reads_them() {
 fn what_stands_below_the_files_gives_way_to_them() {
     let folder = folder(&[("k.yaml", &format!("{HEAD}port: 5\n"))]);
     let mut flags = flags(&[("config", folder.path().join("k.yaml").to_str().unwrap())]);
-    flags.defaults.push(("port".into(), "4".into()));
-    flags.defaults.push(("container-runtime-endpoint".into(), "unix:///run/orlop/orlop.sock".into()));
+    flags.defaults.push(("port", "4".into()));
+    flags.defaults.push(("containerRuntimeEndpoint", "unix:///run/orlop/orlop.sock".into()));
     let config = load(&flags).unwrap();
     assert_eq!((config.listen.port(), config.runtime_socket.to_str()), (5, Some("/run/orlop/orlop.sock")));
 }

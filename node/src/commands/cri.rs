@@ -9,20 +9,19 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long work that blocks may go on once nobody is served any more.
-const UNWIND: Duration = Duration::from_secs(5);
+pub(super) const UNWIND: Duration = Duration::from_secs(5);
 
 /// Recovers what runs, serves until SIGTERM or SIGINT, and leaves the pods alone.
 ///
 /// # Errors
 /// A directory or the socket can't be made, another daemon serves it, or the state can't be read.
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
-    for folder in [&settings.root, &settings.state] {
-        private_folder(folder)?;
-    }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")?;
-    let daemon = runtime.block_on(cri::Daemon::recover(config(settings)?))?;
-    let served = runtime.block_on(serve(&daemon, settings));
+    let runtime = runtime()?;
+    let daemon = runtime.block_on(open(settings))?;
+    let served = runtime.block_on(async {
+        let stop = stopped()?;
+        serve(&daemon, settings, || notify(&NotifyState::Ready), stop).await
+    });
     // A plugin or a volume that hangs does not keep us: what is half done, the next start finds.
     runtime.shutdown_timeout(UNWIND);
     // Last, because the lock goes with it: a successor that recovers is to find none of our tasks at work.
@@ -30,33 +29,56 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     served
 }
 
-async fn serve(daemon: &cri::Daemon, settings: &Settings) -> anyhow::Result<()> {
+/// The runtime that daemons run on.
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")
+}
+
+/// Makes the directories and recovers what runs.
+pub(super) async fn open(settings: &Settings) -> anyhow::Result<cri::Daemon> {
+    for folder in [&settings.root, &settings.state] {
+        private_folder(folder)?;
+    }
+    Ok(cri::Daemon::recover(config(settings)?).await?)
+}
+
+/// Listens, says so to `ready`, and serves until `stop` resolves.
+pub(super) async fn serve(
+    daemon: &cri::Daemon,
+    settings: &Settings,
+    ready: impl FnOnce(),
+    stop: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
     let socket = settings.socket();
     let listener = cri::listen(&socket)?;
-    let mut term = signal(SignalKind::terminate()).context("watch SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
-    let shutdown = async move {
-        tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
-        tracing::info!("stopping; pods are left alone");
-        notify(&NotifyState::Stopping);
-    };
     tracing::info!(socket = %socket.display(), "serving");
-    notify(&NotifyState::Ready);
-    let served = daemon.serve(listener, shutdown).await;
+    ready();
+    let served = daemon.serve(listener, stop).await;
     // A successor listens there only once it has our lock, which we hold until the end; nobody else makes this path.
     _ = std::fs::remove_file(&socket);
     Ok(served?)
 }
 
+/// Resolves when the process is told to stop, by SIGTERM or SIGINT.
+pub(super) fn stopped() -> anyhow::Result<impl Future<Output = ()> + Send> {
+    let mut term = signal(SignalKind::terminate()).context("watch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
+    Ok(async move {
+        tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("stopping; pods are left alone");
+        notify(&NotifyState::Stopping);
+    })
+}
+
 /// Supervision is optional: without systemd there is nobody to tell, and a failure to tell changes nothing.
-fn notify(state: &NotifyState<'_>) {
+pub(super) fn notify(state: &NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
         tracing::warn!(%error, "tell the service manager");
     }
 }
 
 /// A folder that only root may enter; one that is looser, from an older version or a careless hand, is repaired.
-fn private_folder(path: &Path) -> anyhow::Result<()> {
+pub(super) fn private_folder(path: &Path) -> anyhow::Result<()> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.with_context(|| format!("make {}", path.display()))?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))

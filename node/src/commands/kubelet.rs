@@ -1,0 +1,66 @@
+//! `orlop kubelet`: a kubelet on any CRI, as a drop-in for upstream's.
+
+use super::cri::{UNWIND, notify, private_folder, runtime, stopped};
+use crate::args::KubeletFlags;
+use crate::local::Kubelet;
+use crate::settings::Settings;
+use anyhow::Context;
+use kubelet::config::flags::Flags;
+use kubelet::config::{Config, ConfigError};
+use sd_notify::NotifyState;
+
+/// Reads the configuration: the files, the flags over them, and below them what this program knows better than upstream.
+///
+/// # Errors
+/// The first mistake, with its place.
+pub(crate) fn load(flags: KubeletFlags, settings: &Settings) -> Result<Config, ConfigError> {
+    ::kubelet::config::load(&Flags {
+        given: flags.given,
+        defaults: vec![("containerRuntimeEndpoint", format!("unix://{}", settings.socket().display()))],
+        local_socket: Some(settings.kubelet_socket()),
+    })
+}
+
+/// Runs until SIGTERM or SIGINT, and leaves the pods alone.
+///
+/// # Errors
+/// A part could not be opened.
+pub(crate) fn run(config: Config, settings: &Settings) -> anyhow::Result<()> {
+    private_folder(&settings.state)?;
+    let score = config.oom_score_adj;
+    if let Err(error) = sys::fs::write_knob("/proc/self/oom_score_adj", score.to_string()) {
+        tracing::warn!(%error, score, "the kubelet itself may be killed when memory runs out");
+    }
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
+        let stop = stopped()?;
+        serve(config, settings, || notify(&NotifyState::Ready), stop).await
+    });
+    runtime.shutdown_timeout(UNWIND);
+    ended
+}
+
+/// Runs a kubelet until `stop` resolves; calls `ready` once it serves.
+pub(super) async fn serve(
+    config: Config,
+    settings: &Settings,
+    ready: impl FnOnce(),
+    stop: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    if !config.not_yet_effective.is_empty() {
+        tracing::warn!(fields = config.not_yet_effective.join(" "), "given, but not yet effective");
+    }
+    tracing::info!(
+        node = config.node_name,
+        runtime = %config.runtime_socket.display(),
+        cluster = config.kubeconfig.is_some(),
+        "starting the kubelet"
+    );
+    let mut running = std::pin::pin!(::kubelet::run(config, stop));
+    let local = Kubelet::new(settings);
+    tokio::select! {
+        ended = &mut running => return ended.context("run the kubelet"),
+        () = local.answers() => ready(),
+    }
+    running.await.context("run the kubelet")
+}
