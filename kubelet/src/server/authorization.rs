@@ -7,7 +7,6 @@
 use super::authentication::User;
 use super::cache::Cache;
 use crate::api::{Api, ApiError};
-use crate::clock::Clock;
 use crate::config::{AccessReview, Config};
 use axum::http::Method;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
@@ -110,7 +109,7 @@ pub(super) struct Authorizer {
 }
 
 impl Authorizer {
-    pub(super) fn new(config: &Config, api: Arc<dyn Api>, _clock: Clock) -> Authorizer {
+    pub(super) fn new(config: &Config, api: Arc<dyn Api>) -> Authorizer {
         Authorizer {
             api,
             node: config.node_name.clone(),

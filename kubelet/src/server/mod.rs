@@ -17,6 +17,9 @@ mod state;
 mod tls;
 mod usage;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use crate::api::Api;
 use crate::clock::Clock;
 use crate::config::Config;

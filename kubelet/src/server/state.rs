@@ -22,7 +22,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(inputs: Inputs, authenticator: Authenticator) -> State {
-        let authorizer = Authorizer::new(&inputs.config, Arc::clone(&inputs.api), inputs.clock.clone());
+        let authorizer = Authorizer::new(&inputs.config, Arc::clone(&inputs.api));
         State {
             inputs,
             authenticator,

@@ -82,11 +82,14 @@ mod tests {
 
     #[test]
     fn a_link_in_the_place_of_the_log_is_not_followed() {
-        let (dir, location) = fixture();
-        let log = dir.path().join("pods").join(LOG);
-        std::fs::remove_file(&log).unwrap();
-        symlink(dir.path().join("host/c/0.log"), &log).unwrap();
-        assert!(read(&location).is_err());
+        for target in ["../../../host/c/0.log", "../../ns_other_uid/c/0.log", "/ns_other_uid/c/0.log"] {
+            let (dir, location) = fixture();
+            fill(&dir.path().join("pods/ns_other_uid/c/0.log"), "secret of a neighbour");
+            let log = dir.path().join("pods").join(LOG);
+            std::fs::remove_file(&log).unwrap();
+            symlink(target, &log).unwrap();
+            assert!(read(&location).is_err(), "{target}");
+        }
     }
 
     #[test]

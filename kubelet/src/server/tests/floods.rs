@@ -1,0 +1,73 @@
+//! Many requests, many connections, slow ones: none costs without end, and none locks out the others.
+
+use super::http::{Client, connect};
+use super::{ALLOWED, Served};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+
+/// Resident memory of this process, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+    status.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_requests_leave_no_memory_behind() {
+    let served = Served::start().await;
+    served.put_running(&["a line"]);
+    let run = async |requests: usize| {
+        let mut clients = tokio::task::JoinSet::new();
+        for number in 0..10 {
+            // Half of them with tokens that nobody has: each is another question to the API server.
+            let mut client = Client::tls_two(served.address).await.with_token(Some(ALLOWED));
+            clients.spawn(async move {
+                for request in 0..requests / 10 {
+                    let token = format!("stranger-{number}-{request}");
+                    let token = if request % 2 == 0 { ALLOWED } else { &token };
+                    client = client.with_token(Some(token));
+                    client.send("GET", "/containerLogs/ns/web/c?token=x").await;
+                }
+            });
+        }
+        clients.join_all().await;
+    };
+    run(1000).await;
+    let before = resident();
+    run(10_000).await;
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 48 << 20, "grown by {} MiB", grown >> 20);
+}
+
+#[tokio::test]
+async fn silent_connections_do_not_lock_out_others() {
+    let served = Served::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(served.address).await.unwrap());
+    }
+    // Those beyond the bound of one address are closed at once.
+    let mut closed = 0;
+    for stream in &mut silent {
+        let mut byte = [0];
+        let read = tokio::time::timeout(std::time::Duration::from_millis(5), stream.read(&mut byte)).await;
+        closed += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
+    }
+    assert!(closed >= 200 - 128, "{closed} were closed");
+    drop(silent);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    while connect(served.address, None, b"http/1.1").await.is_err() {
+        assert!(tokio::time::Instant::now() < deadline, "the server accepts nobody");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_hanging_runtime_does_not_hang_requests() {
+    let served = Served::start().await;
+    served.put_running(&[]);
+    assert_eq!(served.get("/stats/summary").await.status, 200);
+    served.runtime.hangs.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(served.get("/pods").await.status, 200);
+    assert_eq!(served.get("/stats/summary").await.status, 200);
+    assert_eq!(served.get("/metrics/resource").await.status, 200);
+}

@@ -1,0 +1,161 @@
+//! A client of HTTPS, or of HTTP on loopback, one connection each.
+
+use super::authorities::Identity;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::{TcpStream, UnixStream};
+
+/// An answer, whole.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: u16,
+    pub(super) body: String,
+    pub(super) content_type: String,
+}
+
+/// One connection.
+pub(super) struct Client {
+    sender: Sender,
+    token: Option<String>,
+}
+
+enum Sender {
+    One(http1::SendRequest<Empty<Bytes>>),
+    Two(http2::SendRequest<Empty<Bytes>>),
+}
+
+impl Client {
+    /// HTTP/1.1 over TLS.
+    pub(super) async fn tls(address: SocketAddr, identity: Option<Identity>) -> Client {
+        let stream = connect(address, identity, b"http/1.1").await.unwrap();
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Client { sender: Sender::One(sender), token: None }
+    }
+
+    /// HTTP/2 over TLS.
+    pub(super) async fn tls_two(address: SocketAddr) -> Client {
+        let stream = connect(address, None, b"h2").await.unwrap();
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Client { sender: Sender::Two(sender), token: None }
+    }
+
+    /// HTTP/1.1 in the clear.
+    pub(super) async fn plain(address: SocketAddr) -> Client {
+        Client::over(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    /// On a socket of this machine.
+    pub(super) async fn unix(path: &std::path::Path) -> Client {
+        Client::over(UnixStream::connect(path).await.unwrap()).await
+    }
+
+    async fn over(stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static) -> Client {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Client { sender: Sender::One(sender), token: None }
+    }
+
+    pub(super) fn with_token(mut self, token: Option<&str>) -> Client {
+        self.token = token.map(str::to_owned);
+        self
+    }
+
+    /// Sends a request and reads the whole answer.
+    pub(super) async fn send(&mut self, method: &str, path: &str) -> Reply {
+        let answer = self.open(method, path).await;
+        let status = answer.status().as_u16();
+        let content_type = answer.headers().get("content-type").map(|value| value.to_str().unwrap().to_owned());
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let body = String::from_utf8_lossy(&body).into_owned();
+        Reply { status, body, content_type: content_type.unwrap_or_default() }
+    }
+
+    /// Sends a request; the answer's body is still to come.
+    pub(super) async fn open(&mut self, method: &str, path: &str) -> hyper::Response<hyper::body::Incoming> {
+        let uri = match &self.sender {
+            Sender::One(_) => path.to_owned(),
+            Sender::Two(_) => format!("https://node{path}"),
+        };
+        let mut request = hyper::Request::builder().method(method).uri(uri).header("host", "node");
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let request = request.body(Empty::new()).unwrap();
+        match &mut self.sender {
+            Sender::One(sender) => {
+                sender.ready().await.unwrap();
+                sender.send_request(request).await.unwrap()
+            }
+            Sender::Two(sender) => sender.send_request(request).await.unwrap(),
+        }
+    }
+}
+
+pub(super) async fn connect(
+    address: SocketAddr,
+    identity: Option<Identity>,
+    protocol: &[u8],
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Trusting));
+    let mut config = match identity {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("node").unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// Believes every server, as kube-apiserver does without `--kubelet-certificate-authority`.
+#[derive(Debug)]
+struct Trusting;
+
+impl ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
