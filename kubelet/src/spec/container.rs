@@ -171,3 +171,6 @@ fn annotations(pod: &Pod, container: &Container, restart_count: u32) -> BTreeMap
     }
     annotations
 }
+
+#[cfg(test)]
+mod tests;

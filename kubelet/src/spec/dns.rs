@@ -215,3 +215,6 @@ pub fn read(path: Option<&Path>) -> Result<ResolvConf, SpecError> {
         .map_err(|error| SpecError::sandbox(format!("read the host's resolv.conf: {error}")))?;
     parse(&String::from_utf8_lossy(&bytes))
 }
+
+#[cfg(test)]
+mod tests;

@@ -214,3 +214,6 @@ fn absent(
         other => format!("couldn't get {kind} {namespace}/{name}: {other}"),
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -164,3 +164,6 @@ fn seccomp_profile(config: &Config, pod: &Pod, container: &Container) -> Result<
     }
     Ok(Some(folder.join(name)))
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -355,3 +355,6 @@ pub fn critical(pod: &Pod) -> bool {
         || pod.annotation("kubernetes.io/config.mirror").is_some()
         || pod.spec().priority.is_some_and(|priority| priority >= 2_000_000_000)
 }
+
+#[cfg(test)]
+mod tests;

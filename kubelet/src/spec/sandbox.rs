@@ -197,3 +197,6 @@ pub(super) fn one_component(name: &str) -> Result<(), SpecError> {
 pub fn log_directory(config: &Config, pod: &Pod) -> PathBuf {
     config.pod_logs.join(format!("{}_{}_{}", pod.namespace(), pod.name(), pod.uid()))
 }
+
+#[cfg(test)]
+mod tests;

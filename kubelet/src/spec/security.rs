@@ -303,3 +303,6 @@ fn selinux(wish: &SELinuxOptions) -> proto::SeLinuxOption {
 fn int64(value: i64) -> proto::Int64Value {
     proto::Int64Value { value }
 }
+
+#[cfg(test)]
+mod tests;
