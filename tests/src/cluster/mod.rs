@@ -153,13 +153,16 @@ impl<'w> ControlPlane<'w> {
         self.end("kube-apiserver");
     }
 
-    /// Starts the API server again and waits until it is ready.
+    /// Starts the API server again and waits until it is ready. The controllers and the scheduler start anew, too: in a
+    /// real cluster they end when they can't renew their leases, and their supervisor starts them again.
     ///
     /// # Panics
     /// If it is not ready in time.
     pub fn restart_api_server(&self) {
         self.spawn_api_server();
         self.wait_for_api_server();
+        ["kube-controller-manager", "kube-scheduler"].iter().for_each(|program| self.end(program));
+        self.spawn_controllers();
     }
 
     fn wait_for_api_server(&self) {

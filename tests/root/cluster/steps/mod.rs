@@ -2,6 +2,7 @@
 
 mod describe;
 mod failures;
+mod hostile;
 mod images;
 mod inside;
 mod lifecycle;
@@ -26,6 +27,8 @@ pub(super) const STEPS: &[Step] = steps![
     outages::a_lost_runtime_is_named_and_its_pods_live_on,
     workloads::a_cron_job_runs_at_the_full_minute,
     volumes::changed_config_maps_and_secrets_arrive_in_the_volume,
+    hostile::growth_of_the_hosts_file_is_counted,
+    hostile::the_images_user_is_kept_over_restarts,
     failures::a_crashing_container_backs_off,
     images::an_image_that_does_not_exist_backs_off,
     workloads::a_job_that_fails_twice_succeeds,
@@ -54,6 +57,9 @@ pub(super) const STEPS: &[Step] = steps![
     operators::logs_are_cut_followed_and_kept_across_a_restart,
     operators::exec_attach_and_port_forward_answer,
     operators::the_node_answers_for_stats_metrics_and_health,
+    hostile::logs_never_follow_a_link_that_a_pod_made,
+    hostile::a_probe_does_not_follow_a_redirect_to_another_host,
+    hostile::bombs_among_the_static_pods_harm_nobody,
     node::the_node_describes_the_machine,
     describe::objects_and_events_read_like_upstreams,
 ];

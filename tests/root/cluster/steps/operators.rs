@@ -9,7 +9,8 @@ use tests::eventually;
 use crate::cluster::stage::{POD_DEADLINE, Stage, container, runs};
 
 pub(super) fn logs_are_cut_followed_and_kept_across_a_restart(stage: &Stage<'_, '_>) {
-    let mut spec = runs("for i in 1 2 3 4 5; do echo line $i; done; usleep 300000; echo oops >&2; sleep 4; echo late; exit 1");
+    let mut spec =
+        runs("for i in 1 2 3 4 5; do echo line $i; done; usleep 300000; echo oops >&2; sleep 4; echo late; exit 1");
     spec["restartPolicy"] = json!("OnFailure");
     stage.create("talker", &spec);
     eventually("it has spoken", POD_DEADLINE, || stage.run("logs talker").stdout.contains("oops"));
