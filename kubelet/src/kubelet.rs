@@ -267,12 +267,15 @@ impl Parts {
     fn gate(&self, node: &node::Running) -> Gate {
         let (config, facts, health) = (self.config.clone(), self.facts.clone(), self.health.subscribe());
         let (object, pressures) = (node.node.clone(), node.pressures.clone());
+        let apparmor = admission::apparmor_enabled();
         Arc::new(move |pod, others| {
             // Before our node was read, it is what we would register.
             let node = object.borrow().clone().unwrap_or_else(|| Arc::new(unregistered(&config)));
             let runtime = health.borrow().status.clone().unwrap_or_default();
             let pressures = *pressures.borrow();
-            let place = Place { others, facts: &facts, node: &node, pressures, config: &config, runtime: &runtime };
+            let allowed_sysctls = &config.allowed_unsafe_sysctls;
+            let (facts, node, runtime) = (&*facts, &*node, &runtime);
+            let place = Place { others, facts, node, pressures, allowed_sysctls, runtime, apparmor };
             admission::admit(pod, &place)
         })
     }

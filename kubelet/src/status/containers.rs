@@ -32,6 +32,20 @@ pub(super) fn regular(inputs: &Inputs) -> Vec<ContainerStatus> {
     all
 }
 
+/// Ephemeral containers: `kubectl debug` adds them to a pod that runs. They are not built, so they say why they wait.
+pub(super) fn ephemeral(inputs: &Inputs) -> Vec<ContainerStatus> {
+    let all = inputs.pod.spec().ephemeral_containers.iter().flatten();
+    let message = "spec.ephemeralContainers is not supported by this kubelet";
+    all.map(|container| ContainerStatus {
+        name: container.name.clone(),
+        image: container.image.clone().unwrap_or_default(),
+        state: Some(waiting("PodFeatureUnsupported", Some(message.to_owned()))),
+        last_state: Some(ContainerState::default()),
+        ..ContainerStatus::default()
+    })
+    .collect()
+}
+
 fn status(inputs: &Inputs, role: Role, container: &Container, previous: &[ContainerStatus]) -> ContainerStatus {
     let old = previous.iter().find(|status| status.name == container.name);
     let mut runs = named(inputs.observed, &container.name);

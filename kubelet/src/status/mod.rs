@@ -85,6 +85,7 @@ pub fn generate(inputs: &Inputs) -> PodStatus {
         start_time: inputs.previous.start_time.clone().or(Some(Time(second(inputs.now)))),
         init_container_statuses: none_if_empty(containers::init(inputs)),
         container_statuses: Some(containers::regular(inputs)),
+        ephemeral_container_statuses: none_if_empty(containers::ephemeral(inputs)),
         allocated_resources: resources::allocated(inputs.pod),
         resources: Some(resources::in_force(inputs.pod, inputs.previous.phase.as_deref() == Some("Running"))),
         ..unowned(inputs)
