@@ -72,19 +72,19 @@ const OWN: &[Own] = &[
     own("experimental-allocatable-ignore-eviction", "", Effect::Later, "Deprecated upstream"),
 ];
 
-/// The fields whose flags most people pass, for the short help.
-const COMMON: [&str; 11] = [
-    "container-runtime-endpoint",
-    "pod-manifest-path",
-    "register-with-taints",
-    "max-pods",
-    "cluster-dns",
-    "cluster-domain",
-    "feature-gates",
-    "port",
-    "healthz-port",
-    "fail-swap-on",
-    "v",
+/// What most people pass, in words; the others' help names their field.
+const COMMON: [(&str, &str); 11] = [
+    ("container-runtime-endpoint", "The CRI's socket, for example unix:///run/orlop/orlop.sock"),
+    ("pod-manifest-path", "Folder of static pods, or one manifest"),
+    ("register-with-taints", "Taints to register the node with"),
+    ("max-pods", "Pods that the node takes at most [default: 110]"),
+    ("cluster-dns", "Servers that pods of dnsPolicy ClusterFirst ask"),
+    ("cluster-domain", "Domain that their names are looked up in"),
+    ("feature-gates", "Upstream's feature gates"),
+    ("port", "Port of the HTTPS server [default: 10250]"),
+    ("healthz-port", "Port of /healthz on 127.0.0.1; 0 for none [default: 10248]"),
+    ("fail-swap-on", "Whether a machine with swap is refused [default: true]"),
+    ("v", "klog's verbosity: 4 for debugging, 6 for every call"),
 ];
 
 /// All flags.
@@ -92,10 +92,14 @@ pub fn arguments() -> impl Iterator<Item = Argument> {
     let fields = FIELDS.iter().filter(|field| !field.flag.is_empty()).map(|field| Argument {
         name: field.flag,
         value: placeholder(field.kind),
-        help: field.path,
-        rare: !COMMON.contains(&field.flag),
+        help: common(field.flag).unwrap_or(field.path),
+        rare: common(field.flag).is_none(),
     });
     OWN.iter().map(|own| own.argument).chain(fields)
+}
+
+fn common(flag: &str) -> Option<&'static str> {
+    COMMON.iter().find(|(name, _)| *name == flag).map(|(_, help)| *help)
 }
 
 fn placeholder(kind: Kind) -> Option<&'static str> {

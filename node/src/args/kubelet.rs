@@ -86,7 +86,11 @@ impl FromArgMatches for UpFlags {
 }
 
 fn arg(argument: &Argument) -> Arg {
-    let arg = Arg::new(argument.name).long(argument.name).help(argument.help).hide_short_help(argument.rare);
+    let arg = Arg::new(argument.name)
+        .long(argument.name)
+        .help(argument.help)
+        .hide_short_help(argument.rare)
+        .help_heading(if argument.rare { "Further flags of the kubelet, by their field" } else { "Kubelet" });
     let arg = if argument.name == "v" { arg.short('v') } else { arg };
     if argument.name == "config" {
         // The same id as the program's own flag, so that here it stands for this one; see `Command::Kubelet`.

@@ -10,7 +10,7 @@ use crate::args::Output;
 use crate::local::Kubelet;
 use crate::settings::Settings;
 use anyhow::Context;
-use cri::client::{Client, ListedPod};
+use cri::client::{Client, ClientError, ListedPod};
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -29,7 +29,12 @@ pub(crate) fn run(settings: &Settings, watch: bool, output: Output) -> anyhow::R
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the async runtime")?;
     runtime.block_on(async {
-        let node = Node { cri: Client::connect(&settings.socket()).await?, kubelet: Kubelet::new(settings) };
+        let cri = Client::connect(&settings.socket()).await.map_err(|error| match error {
+            // Its source is only the system's word for "nobody listens".
+            ClientError::NoDaemon { .. } => anyhow::anyhow!("{error}: start `orlop up`, or name another by --socket"),
+            error => error.into(),
+        })?;
+        let node = Node { cri, kubelet: Kubelet::new(settings) };
         let mut before = node.sample().await?;
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + SAMPLE, PERIOD);
         loop {
