@@ -71,10 +71,11 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let parts = Parts::open(config).await?;
     let mut tasks = JoinSet::new();
     let (wake, wakes) = Wake::new();
-    let node = node::start(parts.node_inputs());
+    let mut node = node::start(parts.node_inputs());
     parts.watch_runtime(&mut tasks);
     let info = parts.wait_for_runtime().await;
     let pods = parts.pods(&wake).await?;
+    node.supervise(pods.cgroups.clone());
     parts.start_pods(&mut tasks, &pods, &node, wakes, info);
     housekeeping::start(&mut tasks, &parts, &pods, &wake);
     let server = Server::new(parts.server_inputs(&pods)).map_err(step("open the server"))?;
@@ -177,7 +178,7 @@ impl Parts {
     async fn pods(&self, wake: &Wake) -> Result<Pods, RunError> {
         let driver = self.runtime.cgroup_driver().await.ok().flatten().unwrap_or(proto::CgroupDriver::Cgroupfs);
         let (config, facts) = (self.config.clone(), self.facts.clone());
-        let open = move || Cgroups::open(&config, driver, &facts.allocatable);
+        let open = move || Cgroups::open(&config, driver, &facts.capacity);
         let cgroups = tokio::task::spawn_blocking(open)
             .await
             .map_err(step("make the cgroups of pods"))?

@@ -81,6 +81,11 @@ impl FakeApi {
         self.state().failures.entry(verb.to_owned()).or_default().extend(errors);
     }
 
+    /// No call fails any more.
+    pub(crate) fn end_failures(&self) {
+        self.state().failures.clear();
+    }
+
     /// Adds or replaces a pod; watchers hear of it.
     pub(crate) fn put_pod(&self, pod: PodObject) -> PodObject {
         self.state().put_pod(pod)
@@ -138,10 +143,13 @@ impl FakeApi {
     }
 
     fn patch_node_object(&self, verb: &str, name: &str, patch: &Value) -> BoxFuture<'static, Result<Node>> {
-        let Some(node) = self.node.borrow().clone() else { return Box::pin(ready(Err(not_found("nodes", name)))) };
-        let patched: Node = merged(&*node, patch);
-        self.node.send_replace(Some(Arc::new(patched.clone())));
-        self.call(verb, &names("", name), |_| Ok(patched))
+        let patched: Result<Node> =
+            self.node.borrow().as_deref().map(|node| merged(node, patch)).ok_or(not_found("nodes", name));
+        self.call(verb, &names("", name), |_| {
+            let patched = patched?;
+            self.node.send_replace(Some(Arc::new(patched.clone())));
+            Ok(patched)
+        })
     }
 }
 
