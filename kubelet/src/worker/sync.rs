@@ -175,7 +175,8 @@ impl Worker {
         if let Err(error) = created {
             return Err(self.sandbox_failed("FailedCreatePodSandBox", &error.message));
         }
-        self.memory.sandbox_retry_at = None;
+        // Should it turn out to be of no use, the next one is not made at once.
+        self.memory.sandbox_retry_at = Some(self.retry_at());
         self.mounted(mounted)
     }
 

@@ -1,1 +1,0 @@
-//! Workers against a runtime, a host and an API server in memory, in virtual time.
