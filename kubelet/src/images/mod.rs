@@ -384,3 +384,6 @@ fn go_millis(duration: Duration) -> String {
         _ => format!("{hours}h{minutes}m{seconds}"),
     }
 }
+
+#[cfg(test)]
+mod tests;
