@@ -13,6 +13,7 @@ use std::path::PathBuf;
 pub(super) struct Identity {
     pub(super) name: String,
     pub(super) ips: Vec<IpAddr>,
+    pub(super) ips_given: bool,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) kubeconfig: Option<PathBuf>,
     pub(super) external_cloud: bool,
@@ -24,9 +25,10 @@ pub(super) fn settle(given: &Given<'_>) -> Result<Identity, ConfigError> {
     let name = name(given)?;
     let kubeconfig = kubeconfig(given)?;
     let wanted = node_ips(given.own("node-ip").unwrap_or_default())?;
-    let ips = match wanted.specified.is_empty() {
-        false => wanted.specified,
-        true => {
+    let ips_given = !wanted.specified.is_empty();
+    let ips = match ips_given {
+        true => wanted.specified,
+        false => {
             let known = Addresses::read(&name);
             let chosen = known.choose(&name, wanted.family);
             // A node alone needs some address for its pods' status; a cluster must not learn a wrong one.
@@ -35,7 +37,7 @@ pub(super) fn settle(given: &Given<'_>) -> Result<Identity, ConfigError> {
     };
     let external_cloud = cloud(given)?;
     let labels = labels(given.own("node-labels").unwrap_or_default())?;
-    Ok(Identity { name, ips, labels, kubeconfig, external_cloud })
+    Ok(Identity { name, ips, ips_given, labels, kubeconfig, external_cloud })
 }
 
 /// The node's address as [`settle`] chooses it, for a machine that had none yet when the kubelet started.

@@ -34,8 +34,11 @@ use std::time::Duration;
 pub struct Config {
     /// Our node's name.
     pub node_name: String,
-    /// `--node-ip`; the first one is the primary.
+    /// `--node-ip`, or what was found where it is not given; the first one is the primary. Empty if the machine has none
+    /// yet: [`detect_ip`] looks again.
     pub node_ips: Vec<IpAddr>,
+    /// Whether `--node-ip` names them: a cloud's controller is told only those.
+    pub node_ips_given: bool,
     /// Labels to register with (`--node-labels`).
     pub node_labels: BTreeMap<String, String>,
     /// Taints to register with.

@@ -39,6 +39,7 @@ pub(super) fn settle(document: &Document, given: &Given<'_>) -> Result<Config, C
     Ok(Config {
         node_name: identity.name,
         node_ips: identity.ips,
+        node_ips_given: identity.ips_given,
         node_labels: identity.labels,
         register_with_taints: read.taints("registerWithTaints")?,
         register_node: read.bool("registerNode"),

@@ -72,7 +72,7 @@ fn labels(config: &Config, facts: &Facts) -> BTreeMap<String, String> {
 fn annotations(config: &Config) -> BTreeMap<String, String> {
     let (name, value) = ATTACHED_BY_CONTROLLER;
     let mut annotations = BTreeMap::from([(name.to_owned(), value.to_owned())]);
-    if config.external_cloud && !config.node_ips.is_empty() {
+    if config.external_cloud && config.node_ips_given {
         let ips: Vec<String> = config.node_ips.iter().map(ToString::to_string).collect();
         annotations.insert(PROVIDED_IP.to_owned(), ips.join(","));
     }
