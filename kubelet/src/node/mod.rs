@@ -158,9 +158,12 @@ async fn prepare(cgroups: Arc<Cgroups>, enforce: bool, recorder: Recorder) {
     for error in spawn_blocking(|| tuning::apply(Path::new("/proc/sys"))).await.unwrap_or_default() {
         tracing::warn!(%error, "a kernel setting stays as it is");
     }
+    if !enforce {
+        return;
+    }
     let kubepods = cgroups.kubepods().to_owned();
     let mut tick = interval(ENFORCE_AGAIN);
-    while enforce {
+    loop {
         tick.tick().await;
         let cgroups = Arc::clone(&cgroups);
         match spawn_blocking(move || cgroups.enforce()).await {

@@ -142,7 +142,7 @@ fn address(container: &Container, observed: &ObservedPod, host_ip: Option<IpAddr
 }
 
 /// The probes of a container that are asked at all: one that runs to its end before others start has none.
-fn probes<'a>(role: Role, spec: &'a Spec) -> impl Iterator<Item = (Kind, &'a Probe)> {
+fn probes(role: Role, spec: &Spec) -> impl Iterator<Item = (Kind, &Probe)> {
     let all = [
         (Kind::Startup, &spec.startup_probe),
         (Kind::Liveness, &spec.liveness_probe),

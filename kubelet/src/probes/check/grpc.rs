@@ -18,17 +18,13 @@ use tonic_health::pb::health_client::HealthClient;
 pub(in crate::probes) struct Request {
     address: String,
     service: String,
-    endpoint: Endpoint,
 }
 
 impl Request {
     pub(super) fn new(grpc: &GRPCAction, host: &str) -> Result<Request, String> {
         let port = super::port(&IntOrString::Int(grpc.port), &k8s_openapi::api::core::v1::Container::default())?;
         let address = join_host_port(host, port);
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .and_then(|endpoint| endpoint.user_agent(USER_AGENT))
-            .map_err(|error| format!("{address}: {error}"))?;
-        Ok(Request { address, service: grpc.service.clone().unwrap_or_default(), endpoint })
+        Ok(Request { address, service: grpc.service.clone().unwrap_or_default() })
     }
 
     /// Asks over a connection of its own: yes is SERVING.
@@ -36,7 +32,11 @@ impl Request {
         let deadline = tokio::time::Instant::now() + timeout;
         let limit = duration::format(timeout);
         let address = &self.address;
-        let channel = match timeout_at(deadline, self.endpoint.connect()).await {
+        let endpoint = match self.endpoint() {
+            Ok(endpoint) => endpoint,
+            Err(error) => return Answer::unknown(format!("{address}: {error}")),
+        };
+        let channel = match timeout_at(deadline, endpoint.connect()).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => {
                 let cause = root(&error);
@@ -54,6 +54,10 @@ impl Request {
             Ok(Err(status)) => Answer::Failure(refusal(&status)),
             Err(_) => Answer::Failure(format!("timeout: health rpc did not complete within {limit}")),
         }
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, tonic::transport::Error> {
+        Endpoint::from_shared(format!("http://{}", self.address))?.user_agent(USER_AGENT)
     }
 
     async fn health(&self, channel: Channel) -> Result<ServingStatus, Status> {

@@ -44,7 +44,7 @@ pub(super) enum Check {
     /// A command in the container.
     Exec(Vec<String>),
     /// A GET request.
-    Http(http::Request),
+    Http(Box<http::Request>),
     /// A connection.
     Tcp(String, u16),
     /// `grpc.health.v1.Health/Check`.
@@ -77,7 +77,8 @@ impl Check {
             return Ok(Check::Exec(exec::command(exec, container)));
         }
         if let Some(get) = &probe.http_get {
-            return Ok(Check::Http(http::Request::new(get, &host(get.host.as_deref())?, port(&get.port, container)?)?));
+            let request = http::Request::new(get, &host(get.host.as_deref())?, port(&get.port, container)?)?;
+            return Ok(Check::Http(Box::new(request)));
         }
         if let Some(socket) = &probe.tcp_socket {
             return Ok(Check::Tcp(host(socket.host.as_deref())?, port(&socket.port, container)?));

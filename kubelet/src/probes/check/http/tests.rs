@@ -116,7 +116,7 @@ async fn a_request_looks_like_upstreams() {
 }
 
 /// The sink must never hear of the probe: a container that answers with a redirect could otherwise make the kubelet ask
-/// the node's own services, or the cloud's, for it.
+/// the node's own services, or the cloud's, for it. Mutant: `judge` follows whatever has a host.
 #[tokio::test]
 async fn a_redirect_to_another_host_is_not_followed() {
     let sink = Server::start("127.0.0.2", |_| response("200 OK", "", "")).await;
