@@ -195,7 +195,8 @@ impl<'w> Kubelet<'w> {
         match self.implementation {
             Implementation::Orlop => {
                 let mut command = self.world.command(binary("orlop"));
-                command.args(["--log-level", if self.quiet { "info" } else { "debug" }, "kubelet"]);
+                command.arg("--state").arg(self.dir.join("state"));
+                command.args(["--log-level", if self.quiet { "info" } else { "info,kubelet=debug" }, "kubelet"]);
                 command
             }
             Implementation::Upstream => {
@@ -226,7 +227,7 @@ impl<'w> Kubelet<'w> {
             "clusterDNS": [CLUSTER_DNS],
             "clusterDomain": "cluster.local",
             "resolvConf": self.dir.join("resolv.conf"),
-            "staticPodPath": self.manifests(),
+            "staticPodPath": if std::env::var_os("NO_STATIC").is_some() { "".into() } else { self.manifests() },
             "podLogsDir": self.pod_logs(),
             "makeIPTablesUtilChains": false,
             // A disk that is nearly full is the machine's affair, not the test's.

@@ -151,11 +151,19 @@ fn flatten(path: &str, value: &Value, leaf: &mut dyn FnMut(&str, &Value)) {
     }
 }
 
-/// What other writers decide, or what depends on which other steps run.
+/// What other writers decide, what depends on which other steps run, and a pod's own resources, which upstream reads from
+/// a cgroup that it may not have written yet.
 fn is_beside_the_point(path: &str) -> bool {
-    ["metadata.managedFields", "metadata.resourceVersion", "status.images", "spec.taints", "status.volumesInUse"]
-        .iter()
-        .any(|prefix| path.starts_with(prefix))
+    [
+        "metadata.managedFields",
+        "metadata.resourceVersion",
+        "status.images",
+        "spec.taints",
+        "status.volumesInUse",
+        "status.resources.",
+    ]
+    .iter()
+    .any(|prefix| path.starts_with(prefix))
 }
 
 /// Admission gives the token's volume a random name.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::eventually;
 
-use crate::cluster::stage::{POD_DEADLINE, Stage, condition, script};
+use crate::cluster::stage::{POD_DEADLINE, Stage, container, script};
 
 pub(super) fn changed_config_maps_and_secrets_arrive_in_the_volume(stage: &Stage<'_, '_>) {
     stage.ok("create configmap settings --from-literal=value=old --from-literal=gone=soon");
@@ -91,7 +91,7 @@ pub(super) fn every_kind_of_volume_holds_what_it_should(stage: &Stage<'_, '_>) {
         "MountVolume.SetUp failed for volume \"host\" : hostPath type check failed: ",
     );
     let pod = stage.pod("no-directory").expect("the pod");
-    assert_eq!(condition(&pod, "PodReadyToStartContainers")["status"], json!("False"));
+    assert_eq!(container(&pod, "main")["state"]["waiting"]["reason"], json!("ContainerCreating"));
 }
 
 pub(super) fn a_sub_path_shows_only_its_part(stage: &Stage<'_, '_>) {
@@ -119,10 +119,10 @@ pub(super) fn a_sub_path_shows_only_its_part(stage: &Stage<'_, '_>) {
         json!([writer("main", "cat /out/passwd", json!({ "name": "data", "mountPath": "/out", "subPath": "escape" }))]);
     stage.create("escape", &escaping);
     let pod = stage.wait_for("escape", "refused", POD_DEADLINE, |pod| {
-        let main = &crate::cluster::stage::container(pod, "main")["state"]["waiting"]["reason"];
+        let main = &container(pod, "main")["state"]["waiting"]["reason"];
         main == "CreateContainerConfigError"
     });
-    let message = crate::cluster::stage::container(&pod, "main")["state"]["waiting"]["message"].clone();
+    let message = container(&pod, "main")["state"]["waiting"]["message"].clone();
     assert!(
         message.as_str().is_some_and(
             |message| message.contains("failed to prepare subPath for volumeMount \"data\" of container \"main\"")
