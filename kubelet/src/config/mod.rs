@@ -14,11 +14,11 @@ mod kubeconfig;
 mod machine;
 mod rules;
 mod settle;
-mod source;
+pub(crate) mod source;
 #[cfg(test)]
 mod tests;
 mod values;
-mod yaml;
+pub(crate) mod yaml;
 
 use crate::pod::QosClass;
 use document::Document;

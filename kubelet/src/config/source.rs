@@ -12,14 +12,14 @@ const LARGEST_FILE: u64 = 1 << 20;
 
 /// A file that was read.
 #[derive(Debug)]
-pub(super) struct Source {
-    pub(super) path: PathBuf,
-    pub(super) text: String,
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    pub(crate) text: String,
 }
 
 /// Where a value stands.
 #[derive(Debug, Clone)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// Nobody gave it: it is upstream's default.
     Default,
     /// The command line gave it, by this flag.
@@ -30,7 +30,7 @@ pub(super) enum Place {
 
 impl Source {
     /// Reads a whole file.
-    pub(super) fn read(path: &Path) -> Result<Arc<Source>, ConfigError> {
+    pub(crate) fn read(path: &Path) -> Result<Arc<Source>, ConfigError> {
         let failed = |source| ConfigError::Read { path: path.to_owned(), source };
         let mut text = String::new();
         let file = std::fs::File::open(path).map_err(failed)?;
@@ -42,7 +42,7 @@ impl Source {
     }
 
     /// A mistake at some bytes of it; `label` stands beside them.
-    pub(super) fn mistake(&self, title: &str, label: &str, span: Range<usize>) -> ConfigError {
+    pub(crate) fn mistake(&self, title: &str, label: &str, span: Range<usize>) -> ConfigError {
         let path = self.path.display().to_string();
         let mut annotation = AnnotationKind::Primary.span(self.clamp(span));
         if !label.is_empty() {
@@ -63,7 +63,7 @@ impl Source {
 
 impl Place {
     /// A mistake there: `title` says what is wrong and `label` what to do.
-    pub(super) fn mistake(&self, title: &str, label: &str) -> ConfigError {
+    pub(crate) fn mistake(&self, title: &str, label: &str) -> ConfigError {
         let flat = |by: &str| {
             let hint = if label.is_empty() { String::new() } else { format!("\n  = help: {label}") };
             ConfigError::Mistake(format!("error: {title}\n --> {by}{hint}"))
@@ -76,12 +76,12 @@ impl Place {
     }
 
     /// Whether somebody gave the value.
-    pub(super) fn given(&self) -> bool {
+    pub(crate) fn given(&self) -> bool {
         !matches!(self, Place::Default)
     }
 
     /// The folder that relative paths start at: a file's own; a flag's start where the program does.
-    pub(super) fn folder(&self) -> Option<&Path> {
+    pub(crate) fn folder(&self) -> Option<&Path> {
         match self {
             Place::File(source, _) => source.path.parent(),
             Place::Default | Place::Flag(_) => None,

@@ -14,14 +14,14 @@ use std::sync::Arc;
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) value: Value,
-    pub(super) place: Place,
+pub(crate) struct Node {
+    pub(crate) value: Value,
+    pub(crate) place: Place,
 }
 
 /// What YAML can say.
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     Int(i64),
@@ -33,16 +33,16 @@ pub(super) enum Value {
 
 /// A mapping's key.
 #[derive(Debug, Clone)]
-pub(super) struct Key {
-    pub(super) name: String,
-    pub(super) place: Place,
+pub(crate) struct Key {
+    pub(crate) name: String,
+    pub(crate) place: Place,
 }
 
 /// Parses one document.
 ///
 /// # Errors
 /// It is no YAML, more than one document, or too much of anything; with the place.
-pub(super) fn parse(source: &Arc<Source>) -> Result<Node, ConfigError> {
+pub(crate) fn parse(source: &Arc<Source>) -> Result<Node, ConfigError> {
     let options = serde_saphyr::options! { budget: budget(), with_snippet: false };
     let raw: Spanned<Raw> = serde_saphyr::from_str_with_options(&source.text, options).map_err(|error| {
         let at = error.location().map_or(0, |location| offset(&source.text, &location));
@@ -173,7 +173,7 @@ impl<'de> Visitor<'de> for RawVisitor {
 
 impl Value {
     /// With its article, as an error says it.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Value::Null => "nothing",
             Value::Bool(_) => "a boolean",
@@ -186,7 +186,7 @@ impl Value {
     }
 
     /// The same without places.
-    pub(super) fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         match self {
             Value::Null => serde_json::Value::Null,
             Value::Bool(value) => (*value).into(),

@@ -1,11 +1,260 @@
-//! file
+//! The folder of static pods: read when inotify says that it changed, and every now and then in case it did not.
+//!
+//! A manifest that is broken leaves the pod of its last good version running, and the pods of all others. Each mistake is
+//! logged once.
+
+use super::manifest::{self, ManifestError};
 use crate::clock::Clock;
 use crate::pod::Pod;
-use std::path::PathBuf;
+use jiff::Timestamp;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{error, warn};
 
-pub(super) fn start(folder: PathBuf, every: Duration, node_name: String, clock: Clock) -> mpsc::Receiver<Vec<Pod>> {
-    let _ = (folder, every, node_name, clock);
-    todo!()
+/// The largest manifest, upstream's limit.
+const LARGEST: u64 = 10 << 20;
+/// Changes come in groups: an editor writes, renames and deletes.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// Starts reading; each message is everything that the folder has. Ends when nobody listens.
+pub(super) fn start(path: PathBuf, every: Duration, node_name: String, clock: Clock) -> mpsc::Receiver<Vec<Pod>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(watch(path, every, node_name, clock, sender));
+    receiver
 }
+
+async fn watch(path: PathBuf, every: Duration, node_name: String, clock: Clock, pods: mpsc::Sender<Vec<Pod>>) {
+    let mut folder = Folder { path: path.clone(), node_name, files: BTreeMap::new(), problem: None };
+    let mut notices = Notices::new();
+    let mut rescan = tokio::time::interval(every.max(Duration::from_secs(1)));
+    rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut said: Option<Vec<Pod>> = None;
+    loop {
+        tokio::select! {
+            () = pods.closed() => return,
+            _ = rescan.tick() => {}
+            () = notices.next() => tokio::time::sleep_until(Instant::now() + QUIET).await,
+        }
+        // Before reading, so that nothing changes unseen in between; the folder may be another one than it was.
+        notices.look_at(&path);
+        let now = clock.now().wall;
+        let read = tokio::task::spawn_blocking(move || {
+            folder.read(now);
+            folder
+        });
+        let Ok(back) = read.await else { return };
+        folder = back;
+        let all = folder.pods();
+        let same = said.as_ref().is_some_and(|said| said.iter().map(Pod::uid).eq(all.iter().map(Pod::uid)));
+        if !same && pods.send(all.clone()).await.is_err() {
+            return;
+        }
+        said = Some(all);
+    }
+}
+
+/// What was read of the folder.
+struct Folder {
+    path: PathBuf,
+    node_name: String,
+    files: BTreeMap<PathBuf, Known>,
+    /// What was last said to be wrong with the folder itself.
+    problem: Option<String>,
+}
+
+/// A file as it was read last.
+struct Known {
+    print: Print,
+    /// The pod of its last good version.
+    pod: Option<Pod>,
+    /// What is wrong with the present one.
+    problem: Option<String>,
+}
+
+/// Tells versions of a file apart without reading it.
+type Print = (u64, u64, i64, i64, u64);
+
+fn print(meta: &Metadata) -> Print {
+    (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len())
+}
+
+impl Folder {
+    /// All pods, one per name: of two manifests with one name, the first in the order of files counts.
+    fn pods(&mut self) -> Vec<Pod> {
+        let mut all: Vec<Pod> = Vec::new();
+        for (path, known) in &mut self.files {
+            let Some(pod) = &known.pod else { continue };
+            let same = |other: &&Pod| (other.namespace(), other.name()) == (pod.namespace(), pod.name());
+            if all.iter().any(|other| same(&other)) {
+                say(&mut known.problem, format!("{}: another manifest has the name of this pod", path.display()));
+                continue;
+            }
+            all.push(pod.clone());
+        }
+        all.sort_by(|a, b| a.uid().cmp(b.uid()));
+        all
+    }
+
+    fn read(&mut self, now: Timestamp) {
+        let paths = match self.list() {
+            Ok(paths) => {
+                self.problem = None;
+                paths
+            }
+            // A folder that is not there has no pods; one that can't be read keeps those that it had.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                say(&mut self.problem, format!("{}: there is no such folder", self.path.display()));
+                Vec::new()
+            }
+            Err(error) => {
+                say(&mut self.problem, format!("read {}: {error}", self.path.display()));
+                return;
+            }
+        };
+        self.files.retain(|path, _| paths.contains(path));
+        for path in paths {
+            self.look(path, now);
+        }
+    }
+
+    /// The files in it, in the order of their names; dotfiles are editors' business.
+    fn list(&self) -> io::Result<Vec<PathBuf>> {
+        if std::fs::metadata(&self.path)?.is_file() {
+            return Ok(vec![self.path.clone()]);
+        }
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+                paths.push(entry.path());
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    }
+
+    fn look(&mut self, path: PathBuf, now: Timestamp) {
+        let meta = std::fs::metadata(&path);
+        let found = match meta {
+            Ok(meta) if meta.is_file() => print(&meta),
+            // It went away meanwhile: the next round will see.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return drop(self.files.remove(&path)),
+            Ok(_) => (0, 0, 0, 0, 0),
+            Err(error) => return self.spoiled(path, format!("{error}")),
+        };
+        if self.files.get(&path).is_some_and(|known| known.print == found) {
+            return;
+        }
+        let parsed = open(&path).and_then(|text| self.parse(&path, text, now));
+        let known = self.files.entry(path).or_insert(Known { print: found, pod: None, problem: None });
+        known.print = found;
+        match parsed {
+            Ok(pod) => {
+                known.problem = None;
+                // The same content in another file version is the same pod, and was seen before.
+                if known.pod.as_ref().map(Pod::uid) != Some(pod.uid()) {
+                    known.pod = Some(pod);
+                }
+            }
+            Err(ManifestError(problem)) => say(&mut known.problem, problem),
+        }
+    }
+
+    fn parse(&self, path: &Path, text: String, now: Timestamp) -> Result<Pod, ManifestError> {
+        manifest::parse(path, text, &self.node_name, now)
+    }
+
+    fn spoiled(&mut self, path: PathBuf, problem: String) {
+        let text = format!("{}: {problem}", path.display());
+        let known = self.files.entry(path).or_insert(Known { print: (0, 0, 0, 0, 0), pod: None, problem: None });
+        known.print = (0, 0, 0, 0, 0);
+        say(&mut known.problem, text);
+    }
+}
+
+/// Logs a mistake, unless it is the one that was logged before.
+fn say(last: &mut Option<String>, problem: String) {
+    if last.as_ref() != Some(&problem) {
+        error!("static pod: {problem}");
+        *last = Some(problem);
+    }
+}
+
+/// A manifest's text, with a limit.
+fn open(path: &Path) -> Result<String, ManifestError> {
+    let failed = |what: String| ManifestError(format!("{}: {what}", path.display()));
+    if !std::fs::metadata(path).is_ok_and(|meta| meta.is_file()) {
+        return Err(failed("not a file".to_owned()));
+    }
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+    file.take(LARGEST + 1).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
+    if text.len() as u64 > LARGEST {
+        return Err(failed("larger than 10 MiB".to_owned()));
+    }
+    Ok(text)
+}
+
+/// inotify, where there is any: without it the folder is read every now and then only.
+struct Notices(Option<AsyncFd<Watcher>>);
+
+struct Watcher(Inotify);
+
+impl AsRawFd for Watcher {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl Notices {
+    fn new() -> Notices {
+        let made = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+            .map_err(io::Error::from)
+            .and_then(|inotify| AsyncFd::with_interest(Watcher(inotify), tokio::io::Interest::READABLE));
+        match made {
+            Ok(made) => Notices(Some(made)),
+            Err(error) => {
+                warn!(%error, "no inotify: changes of static pods are seen by reading the folder every now and then");
+                Notices(None)
+            }
+        }
+    }
+
+    /// Watches this path, if it is there. The same folder again costs nothing.
+    fn look_at(&self, path: &Path) {
+        let flags = AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVE
+            | AddWatchFlags::IN_MODIFY;
+        if let Some(fd) = &self.0 {
+            // What is not there yet is looked for at the next round.
+            let _ = fd.get_ref().0.add_watch(path, flags);
+        }
+    }
+
+    /// Returns when something has changed.
+    async fn next(&mut self) {
+        let Some(fd) = &self.0 else { return std::future::pending().await };
+        loop {
+            let Ok(mut ready) = fd.readable().await else { return std::future::pending().await };
+            // Which file it was does not matter: all are looked at.
+            match ready.try_io(|fd| fd.get_ref().0.read_events().map_err(io::Error::from)) {
+                Ok(_) => return,
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
