@@ -132,7 +132,9 @@ impl Parts {
         let metrics = Metrics::new(&config.node_name);
         let facts = Arc::new(node::facts(&config).map_err(step("look at this machine"))?);
         let api = match &config.kubeconfig {
-            Some(_) => Cluster::connect(&config, metrics.clone()).await.map_err(step("make a client of the API server"))?,
+            Some(_) => {
+                Cluster::connect(&config, metrics.clone()).await.map_err(step("make a client of the API server"))?
+            }
             None => Standalone::start(),
         };
         let recorder = Recorder::start(api.clone(), clock.clone(), &config.node_name);

@@ -13,7 +13,7 @@ use crate::cgroups::Cgroups;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::pod::PodUid;
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, RuntimePod};
 use crate::table::PodTable;
 use crate::volumes::Volumes;
 use std::collections::BTreeSet;
@@ -68,18 +68,21 @@ pub(crate) async fn run(mut collector: Collector) {
 
 impl Collector {
     async fn pass(&self) {
-        let pods = match self.runtime.list_pods().await {
-            Ok(pods) => pods,
-            Err(error) => {
-                tracing::debug!(%error, "nothing is collected while the runtime can't be listed");
-                return;
-            }
-        };
-        // After the list: a pod that came meanwhile is known.
-        let known: BTreeSet<PodUid> = self.table.list().into_iter().map(|entry| entry.pod.uid().clone()).collect();
+        let Some((pods, known)) = self.look().await else { return };
         let garbage = plan::garbage(&pods, |uid| known.contains(uid));
         self.remove(&garbage).await;
+        // Folders and logs of a pod go when the runtime has nothing of it any more.
+        let Some((pods, known)) = self.look().await else { return };
         self.collect_orphans(&pods, &known).await;
+    }
+
+    /// What the runtime has, and which pods there are.
+    async fn look(&self) -> Option<(Vec<RuntimePod>, BTreeSet<PodUid>)> {
+        let pods = self.runtime.list_pods().await;
+        let pods = pods.inspect_err(|error| tracing::debug!(%error, "nothing is collected of what can't be listed"));
+        // After the list: a pod that came meanwhile is known.
+        let known = self.table.list().into_iter().map(|entry| entry.pod.uid().clone()).collect();
+        Some((pods.ok()?, known))
     }
 
     async fn remove(&self, garbage: &plan::Garbage) {

@@ -202,6 +202,13 @@ pub struct RuntimeError {
     pub message: String,
 }
 
+impl RuntimeError {
+    /// The runtime's own words, without code: what upstream tells of a container that can't be made or started.
+    pub fn description(&self) -> &str {
+        self.message.split_once(" desc = ").map_or(&self.message, |(_, description)| description)
+    }
+}
+
 /// The result of a verb.
 pub type Result<T> = std::result::Result<T, RuntimeError>;
 

@@ -5,16 +5,21 @@ use super::pod::Worker;
 use super::sync::Stuck;
 use crate::api::events::Kind;
 use crate::plan::{Failure, Start, Waiting};
+use crate::runtime::RuntimeError;
 use k8s_openapi::api::core::v1::Container;
 use std::net::IpAddr;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// The reasons of containers that can't be made and can't be started.
 const CREATE_ERROR: &str = "CreateContainerError";
 const RUN_ERROR: &str = "RunContainerError";
+/// The reason of an image that could not be pulled just now, and how long it is shown.
+const PULL_ERROR: &str = "ErrImagePull";
+const SHOW_BACK_OFF: Duration = Duration::from_secs(5);
 /// Reasons that come from the image: what is wrong with it has been told in an event of its own.
 const IMAGE_REASONS: [&str; 6] = [
-    "ErrImagePull",
+    PULL_ERROR,
     "ImagePullBackOff",
     "ErrImageNeverPull",
     "InvalidImageName",
@@ -51,7 +56,7 @@ impl Worker {
         let image = self.image(start, container, &sandbox_config).await?;
         let config = self.container_config(start, container, &image, &ips).await?;
         let failed = |reason: &'static str| {
-            move |error: crate::runtime::RuntimeError| Obstacle { reason, message: error.message, retry_at: None }
+            move |error: RuntimeError| Obstacle { reason, message: error.description().to_owned(), retry_at: None }
         };
         let runtime = &self.context.runtime;
         let id =
@@ -97,10 +102,18 @@ impl Worker {
             tracing::warn!(container = start.name, reason = obstacle.reason, error = obstacle.message, "not started");
         }
         self.event(start, Kind::Warning, "Failed", &format!("Error: {told}"));
-        let retry_at = obstacle.retry_at.filter(|at| *at > Instant::now()).unwrap_or_else(|| self.retry_at());
+        let retry_at = self.start_again_at(&obstacle);
         let waiting = Waiting { reason: obstacle.reason, message: obstacle.message };
         self.memory.failed(&start.name, Failure { waiting, retry_at });
         Stuck(retry_at)
+    }
+
+    /// When a container that could not be started is tried again.
+    fn start_again_at(&self, obstacle: &Obstacle) -> Instant {
+        let now = Instant::now();
+        let Some(at) = obstacle.retry_at.filter(|at| *at > now) else { return self.retry_at() };
+        // A pull that failed is asked for again before its back-off is over: `ImagePullBackOff` is then shown and told.
+        if obstacle.reason == PULL_ERROR { at.min(now + SHOW_BACK_OFF) } else { at }
     }
 
     fn event(&self, start: &Start, kind: Kind, reason: &str, message: &str) {

@@ -131,7 +131,7 @@ async fn a_container_that_can_not_be_started_is_made_again() {
     stage.runtime.fail("StartContainer", "exec format error");
     let web = web();
     stage.wants(&[&web]).await;
-    let told = ["Created: Container created", "Failed: Error: rpc error: code = Unknown desc = exec format error"];
+    let told = ["Created: Container created", "Failed: Error: exec format error"];
     assert_eq!(stage.told(), told);
     assert_eq!(stage.state(&web, "web"), "waiting RunContainerError");
     stage.pass(15).await;
