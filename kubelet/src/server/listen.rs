@@ -330,6 +330,15 @@ mod tests {
         tokio::join!(accept(Exhausted::default(), serve, closing), watching);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_does_not_say_who_it_is_ends() {
+        let (ours, _theirs) = tokio::io::duplex(1024);
+        let (_close, closing) = watch::channel(false);
+        let began = Instant::now();
+        connection(ours, builder(), Router::new(), Peer::new(&[], false), closing).await;
+        assert_eq!(began.elapsed(), UNKNOWN_FOR);
+    }
+
     #[test]
     fn one_address_can_not_take_every_place() {
         let addresses = Addresses::default();

@@ -40,6 +40,8 @@ use tokio::sync::watch;
 
 /// How old an answer may be before a new pass begins.
 pub const MAX_AGE: Duration = Duration::from_secs(10);
+/// After the runtime gave no numbers it is asked again sooner.
+const RETRY: Duration = Duration::from_secs(1);
 /// How long somebody waits for a new pass where an older answer is at hand, and where there is none.
 const PATIENCE: Duration = Duration::from_secs(2);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(10);
@@ -108,7 +110,7 @@ impl Stats {
         let held = latest.borrow_and_update().clone();
         let now = self.inner.inputs.clock.now().mono;
         if let Some(held) = &held
-            && now.saturating_duration_since(held.mono) < MAX_AGE
+            && now.saturating_duration_since(held.mono) < if held.error.is_none() { MAX_AGE } else { RETRY }
         {
             return Ok(Arc::clone(held));
         }

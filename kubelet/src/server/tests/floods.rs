@@ -12,7 +12,7 @@ fn resident() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_requests_leave_no_memory_behind() {
+async fn thousands_of_requests_leave_no_memory_behind() {
     let served = Served::start().await;
     served.put_running(&["a line"]);
     let run = async |requests: usize| {
@@ -31,9 +31,9 @@ async fn ten_thousand_requests_leave_no_memory_behind() {
         }
         clients.join_all().await;
     };
-    run(1000).await;
+    run(500).await;
     let before = resident();
-    run(10_000).await;
+    run(5000).await;
     let grown = resident().saturating_sub(before);
     assert!(grown < 48 << 20, "grown by {} MiB", grown >> 20);
 }
@@ -70,4 +70,17 @@ async fn a_hanging_runtime_does_not_hang_requests() {
     assert_eq!(served.get("/pods").await.status, 200);
     assert_eq!(served.get("/stats/summary").await.status, 200);
     assert_eq!(served.get("/metrics/resource").await.status, 200);
+}
+
+#[tokio::test]
+async fn the_end_of_the_server_ends_its_streams_and_removes_its_socket() {
+    let (end, ended) = tokio::sync::oneshot::channel();
+    let mut served = Served::until(|_| {}, async move { drop(ended.await) }).await;
+    served.put_running(&["a line"]);
+    let mut client = Client::tls_two(served.address).await.with_token(Some(ALLOWED));
+    let following = client.open("GET", "/containerLogs/ns/web/c?follow=true").await;
+    end.send(()).unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(10), &mut served.serving).await.expect("an end").unwrap();
+    assert!(!served.folder.path().join("kubelet.sock").exists());
+    drop(following);
 }

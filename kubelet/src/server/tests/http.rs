@@ -106,8 +106,17 @@ pub(super) async fn connect(
     identity: Option<Identity>,
     protocol: &[u8],
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    connect_with(address, identity, protocol, rustls::DEFAULT_VERSIONS).await
+}
+
+pub(super) async fn connect_with(
+    address: SocketAddr,
+    identity: Option<Identity>,
+    protocol: &[u8],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Trusting));

@@ -2,6 +2,7 @@
 
 mod authorities;
 mod canary;
+mod certificates;
 mod floods;
 mod http;
 mod matrix;
@@ -69,7 +70,7 @@ struct Served {
     table: PodTable,
     runtime: Arc<Quiet>,
     metrics: Metrics,
-    _serving: tokio_util::task::AbortOnDropHandle<()>,
+    serving: tokio_util::task::AbortOnDropHandle<()>,
 }
 
 /// Settings of a server in `folder` that asks the API server about everybody, and keeps no access reviews.
@@ -110,6 +111,11 @@ impl Served {
 
     /// A server with other settings.
     async fn with(change: impl FnOnce(&mut Config)) -> Served {
+        Served::until(change, std::future::pending()).await
+    }
+
+    /// One that ends.
+    async fn until(change: impl FnOnce(&mut Config), end: impl Future<Output = ()> + Send + 'static) -> Served {
         let folder = tempfile::tempdir().unwrap();
         let clients = Authority::new("clients");
         fill(&folder.path().join("clients.crt"), clients.pem().as_bytes());
@@ -126,9 +132,9 @@ impl Served {
         let address = listeners.https.as_ref().unwrap().local_addr().unwrap();
         let healthz = listeners.healthz.as_ref().unwrap().local_addr().unwrap();
         let server = Server::new(inputs(config, &api, &table, &runtime, &metrics)).unwrap();
-        let serving = tokio::spawn(server.serve(listeners, std::future::pending()));
+        let serving = tokio::spawn(server.serve(listeners, end));
         let serving = tokio_util::task::AbortOnDropHandle::new(serving);
-        Served { folder, address, healthz, clients, api, table, runtime, metrics, _serving: serving }
+        Served { folder, address, healthz, clients, api, table, runtime, metrics, serving }
     }
 
     /// A client with a token, or none.

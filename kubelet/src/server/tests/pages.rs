@@ -221,6 +221,24 @@ async fn the_summary_counts_what_a_pod_can_write() {
 }
 
 #[tokio::test]
+async fn a_hosts_file_that_grows_counts_as_the_pods_storage() {
+    let served = Served::start().await;
+    served.put_running(&[]);
+    put_usage(&served, 1_767_225_600);
+    super::fill(&served.folder.path().join("root/pods/u1/etc-hosts"), &vec![b'#'; 3 << 20]);
+    // Volumes are counted beside requests: the first answer may come too early.
+    let counted = async {
+        loop {
+            let summary = json(&served.get("/stats/summary").await.body);
+            if summary["pods"][0]["ephemeral-storage"]["usedBytes"].as_u64() >= Some(3 << 20) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), counted).await.expect("the file is counted");
+}
+
+#[tokio::test]
 async fn resource_metrics_have_their_stable_names_and_times() {
     let served = Served::start().await;
     served.put_running(&[]);
