@@ -183,16 +183,20 @@ pub struct PodLimits {
     pub huge_pages: BTreeMap<String, u64>,
 }
 
+/// The limit of a pod's memory in bytes, as its cgroup has it.
+pub fn pod_memory(pod: &Pod) -> Option<i64> {
+    pod_limits(pod).units("memory").filter(|_| is_limited(pod, "memory"))
+}
+
+/// Whether the pod as a whole has a limit, or every one of its containers.
+fn is_limited(pod: &Pod, resource: &str) -> bool {
+    let mut every_container = true;
+    aggregate(pod, Half::Limits, |limits| every_container &= !limits.is_zero(resource));
+    pod.qos() != QosClass::BestEffort && (every_container || !pod_half(pod, Half::Limits).is_zero(resource))
+}
+
 /// The limits of a pod's cgroup, by its class.
 pub fn pod_cgroup(pod: &Pod, settings: &Limits) -> PodLimits {
-    let (mut cpu_declared, mut memory_declared) = (true, true);
-    aggregate(pod, Half::Limits, |limits| {
-        cpu_declared &= !limits.is_zero("cpu");
-        memory_declared &= !limits.is_zero("memory");
-    });
-    let whole = pod_half(pod, Half::Limits);
-    cpu_declared |= !whole.is_zero("cpu");
-    memory_declared |= !whole.is_zero("memory");
     let (requests, limits) = (pod_requests(pod), pod_limits(pod));
     let period = period_us(settings);
     let quota = if settings.cpu_quota { quota(limits.milli("cpu").unwrap_or(0), period) } else { -1 };
@@ -202,8 +206,8 @@ pub fn pod_cgroup(pod: &Pod, settings: &Limits) -> PodLimits {
             QosClass::BestEffort => 2,
             _ => shares(requests.milli("cpu").unwrap_or(0)),
         },
-        cpu: (class != QosClass::BestEffort && cpu_declared).then_some((quota, period)),
-        memory: limits.units("memory").filter(|_| class != QosClass::BestEffort && memory_declared),
+        cpu: is_limited(pod, "cpu").then_some((quota, period)),
+        memory: pod_memory(pod),
         huge_pages: huge_pages(&requests),
     }
 }

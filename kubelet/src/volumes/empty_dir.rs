@@ -5,8 +5,8 @@ use super::error::SetUpError;
 use super::layout::PodFolder;
 use super::ownership;
 use crate::pod::Pod;
-use crate::spec::quantity;
-use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, ResourceRequirements};
+use crate::spec::{quantity, resources};
+use k8s_openapi::api::core::v1::EmptyDirVolumeSource;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
@@ -47,41 +47,14 @@ pub(super) fn memory_size(
     allocatable: &BTreeMap<String, Quantity>,
     size_limit: Option<&Quantity>,
 ) -> Option<u64> {
-    let limits = [allocatable.get("memory").and_then(bytes), memory_limit(pod), size_limit.and_then(bytes)];
+    let memory_limit = resources::pod_memory(pod).and_then(|limit| u64::try_from(limit).ok());
+    let limits = [allocatable.get("memory").and_then(bytes), memory_limit, size_limit.and_then(bytes)];
     limits.into_iter().flatten().min()
 }
 
 /// A positive amount.
 fn bytes(quantity: &Quantity) -> Option<u64> {
     quantity::units(quantity).ok().and_then(|units| u64::try_from(units).ok()).filter(|&units| units > 0)
-}
-
-/// The pod's memory limit as its cgroup has it: `spec.resources`, or the sum where every container has one. Init containers run
-/// one at a time beside the sidecars before them.
-fn memory_limit(pod: &Pod) -> Option<u64> {
-    let spec = pod.spec();
-    if let Some(limit) = spec.resources.as_ref().and_then(memory) {
-        return Some(limit);
-    }
-    let (mut sidecars, mut starting) = (0, 0);
-    for container in spec.init_containers.iter().flatten() {
-        let limit = container_memory(container)?;
-        match container.restart_policy.as_deref() {
-            Some("Always") => sidecars += limit,
-            _ => starting = starting.max(sidecars + limit),
-        }
-    }
-    let running = spec.containers.iter().map(container_memory).sum::<Option<u64>>()?;
-    let overhead = spec.overhead.as_ref().and_then(|overhead| bytes(overhead.get("memory")?)).unwrap_or(0);
-    Some(starting.max(running + sidecars) + overhead).filter(|&limit| limit > overhead)
-}
-
-fn container_memory(container: &Container) -> Option<u64> {
-    container.resources.as_ref().and_then(memory)
-}
-
-fn memory(resources: &ResourceRequirements) -> Option<u64> {
-    bytes(resources.limits.as_ref()?.get("memory")?)
 }
 
 /// Sets up an emptyDir, once: a mark beside it says that it is done, and its content is the pod's from then on.
