@@ -84,12 +84,13 @@ pub(crate) struct ContainerStatus {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct State {
-    pub(crate) waiting: Option<Waiting>,
+    pub(crate) waiting: Option<Stopped>,
+    pub(crate) terminated: Option<Stopped>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Waiting {
+pub(crate) struct Stopped {
     pub(crate) reason: Option<String>,
 }
 
@@ -120,12 +121,12 @@ impl Kubelet {
         Ok(serde_json::from_slice::<List>(&body).context("read its pods")?.items)
     }
 
-    /// Resolves once it answers.
-    pub(crate) async fn answers(&self) {
+    /// Resolves once it listens.
+    pub(crate) async fn listens(&self) {
         let mut ticks = tokio::time::interval(Duration::from_millis(20));
         loop {
             ticks.tick().await;
-            if self.get("/healthz").await.is_ok() {
+            if tokio::net::UnixStream::connect(&self.socket).await.is_ok() {
                 return;
             }
         }

@@ -60,7 +60,7 @@ pub(super) async fn serve(
     let local = Kubelet::new(settings);
     tokio::select! {
         ended = &mut running => return ended.context("run the kubelet"),
-        () = local.answers() => ready(),
+        () = local.listens() => ready(),
     }
     running.await.context("run the kubelet")
 }

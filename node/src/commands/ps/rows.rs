@@ -153,8 +153,8 @@ fn container(
     instance: Option<&ListedContainer>,
     now: &Moment<'_>,
 ) -> Container {
-    let waiting = status.and_then(|status| status.state.waiting.as_ref()).and_then(|waiting| waiting.reason.clone());
-    let state = match (waiting, instance) {
+    let stopped = status.and_then(|status| status.state.waiting.as_ref().or(status.state.terminated.as_ref()));
+    let state = match (stopped.and_then(|stopped| stopped.reason.clone()), instance) {
         (Some(reason), _) => reason,
         (None, Some(instance)) => word(instance.state).to_owned(),
         (None, None) => "Waiting".to_owned(),

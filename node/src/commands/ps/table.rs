@@ -32,6 +32,9 @@ pub(super) fn table(pods: &[Pod]) -> String {
             ]);
         }
     }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     table.trim_fmt()
 }
 
@@ -103,6 +106,7 @@ mod tests {
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[1], ["default/web", "?", "Running", "1", "12m", "3.00", "MiB", "25h0m", "10.0.0.2"]);
         assert_eq!(lines[2], ["server", "yes", "Running", "1", "12m", "3.00", "MiB", "11m"]);
-        assert!(text.lines().nth(2).unwrap().trim_start_matches(' ').len() < text.lines().nth(2).unwrap().len());
+        let indents: Vec<_> = text.lines().map(|line| line.len() - line.trim_start().len()).collect();
+        assert_eq!(indents, [0, 0, 2]);
     }
 }
