@@ -1,0 +1,373 @@
+//! A kubelet's volumes on a real kernel: mounts that come and go with the pod, and pods that mean harm. The node stands
+//! alone; what needs an API server is a step of the cluster scenario.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sys::mountinfo::{self, MountInfo};
+use tests::{CriDaemon, Registry, World, binary, eventually, images, write};
+
+const IMAGE: &str = "registry.example/base:1";
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A kubelet that runs the pods of a folder, and the CRI below it.
+struct Node<'w> {
+    world: &'w World,
+    daemon: CriDaemon<'w>,
+    dir: PathBuf,
+    kubelet: Option<Child>,
+    _registry: Registry,
+}
+
+impl<'w> Node<'w> {
+    fn start(world: &'w World) -> Node<'w> {
+        let registry = Registry::start(world);
+        registry.add("base", "1", &images::busybox());
+        let daemon = CriDaemon::start(world);
+        daemon.mirror("registry.example", &registry.host());
+        let dir = world.new_dir("kubelet");
+        for folder in ["root", "pods", "manifests", "out"] {
+            fs::create_dir(dir.join(folder)).expect("the kubelet's directories");
+        }
+        let cgroup = world.cgroup("node");
+        for kept in ["kubepods", "kubepods/besteffort", "kubepods/burstable"] {
+            world.adopt_cgroup(&format!("{cgroup}/{kept}"));
+        }
+        let config = json!({
+            "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+            "port": 10250, "healthzPort": 0, "cgroupDriver": "cgroupfs", "cgroupRoot": cgroup, "failCgroupV1": false, "failSwapOn": false,
+            "authentication": { "webhook": { "enabled": false } }, "authorization": { "mode": "AlwaysAllow" },
+            "staticPodPath": dir.join("manifests"), "fileCheckFrequency": "1s", "podLogsDir": dir.join("pods"),
+            "evictionHard": { "memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%" },
+        });
+        write(&dir.join("config.yaml"), format!("{config:#}\n"));
+        let mut node = Node { world, daemon, dir, kubelet: None, _registry: registry };
+        node.spawn();
+        node
+    }
+
+    fn spawn(&mut self) {
+        let log = File::options().create(true).append(true).open(self.dir.join("log")).expect("the kubelet's log");
+        let mut command = self.world.command(binary("orlop"));
+        command.args(["--log-level", "debug", "kubelet", "--hostname-override=alone"]);
+        command.arg("--config").arg(self.dir.join("config.yaml"));
+        command.arg(format!("--container-runtime-endpoint={}", self.daemon.endpoint()));
+        command.arg(format!("--root-dir={}", self.dir.join("root").display()));
+        command.arg(format!("--cert-dir={}", self.dir.join("pki").display()));
+        let errors = log.try_clone().expect("the kubelet's log");
+        self.kubelet =
+            Some(command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("start the kubelet"));
+    }
+
+    /// Kills the kubelet as a crash would.
+    fn kill(&mut self) {
+        if let Some(mut kubelet) = self.kubelet.take() {
+            let _already_gone = kubelet.kill();
+            let _reaped = kubelet.wait();
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
+    fn manifest(&self, name: &str) -> PathBuf {
+        self.dir.join("manifests").join(format!("{name}.json"))
+    }
+
+    /// Runs a pod whose containers are scripts: `name → (script, volumeMounts)`. All of them see `/out`.
+    fn run(&self, name: &str, containers: &[(&str, &str, Value)], volumes: &Value) {
+        let containers: Vec<Value> = containers
+            .iter()
+            .map(|(container, script, mounts)| {
+                let mut mounts = mounts.clone();
+                mounts.as_array_mut().expect("mounts").push(json!({ "name": "out", "mountPath": "/out" }));
+                json!({ "name": container, "image": IMAGE, "imagePullPolicy": "IfNotPresent",
+                    "command": ["sh", "-c", script], "volumeMounts": mounts })
+            })
+            .collect();
+        let mut volumes = volumes.clone();
+        let out = json!({ "name": "out", "hostPath": { "path": self.dir.join("out"), "type": "Directory" } });
+        volumes.as_array_mut().expect("volumes").push(out);
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" },
+            "spec": { "hostNetwork": true, "terminationGracePeriodSeconds": 0, "containers": containers, "volumes": volumes },
+        });
+        write(&self.manifest(name), pod.to_string());
+    }
+
+    fn delete(&self, name: &str) {
+        fs::remove_file(self.manifest(name)).expect("remove the manifest");
+    }
+
+    /// What a pod wrote to `/out/<file>`, once it has.
+    #[track_caller]
+    fn said(&self, file: &str) -> String {
+        let path = self.dir.join("out").join(file);
+        eventually(&format!("a pod writes {file}"), DEADLINE, || fs::read_to_string(&path).map_err(|_| self.tail()))
+    }
+
+    /// The end of the log, for a failure.
+    fn tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// The pods' folders.
+    fn folders(&self) -> Vec<PathBuf> {
+        let listing = fs::read_dir(self.dir.join("root/pods")).into_iter().flatten();
+        listing.map(|entry| entry.expect("a pod's folder").path()).collect()
+    }
+
+    /// The mounts below the kubelet's root.
+    fn mounts(&self) -> Vec<MountInfo> {
+        let mut mounts = mountinfo::read().expect("the mount table");
+        mounts.retain(|mount| mount.is_under(self.dir.join("root")));
+        mounts
+    }
+
+    #[track_caller]
+    fn wait_until_nothing_is_left(&self) {
+        eventually("no folder and no mount of a pod is left", DEADLINE, || {
+            let (folders, mounts) = (self.folders(), self.mounts());
+            if folders.is_empty() && mounts.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{folders:?}\n{mounts:?}\n{}", self.tail()))
+            }
+        });
+    }
+}
+
+impl Drop for Node<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the end of the kubelet's log:\n{}", self.tail());
+        }
+        self.kill();
+        for mount in self.mounts().iter().rev() {
+            let _gone_with_the_world = sys::mount::umount_detach(&mount.mount_point);
+        }
+    }
+}
+
+fn empty_dir(name: &str) -> Value {
+    json!([{ "name": name, "emptyDir": {} }])
+}
+
+/// The one volume of this name, below the only pod's folder.
+#[track_caller]
+fn volume(node: &Node<'_>, name: &str) -> PathBuf {
+    let [folder] = node.folders().try_into().expect("one pod");
+    let folder: PathBuf = folder;
+    folder.join("volumes/kubernetes.io~empty-dir").join(name)
+}
+
+#[test]
+fn mounts_come_with_a_pod_and_go_with_it() {
+    let world = World::enter();
+    let node = Node::start(&world);
+    let mounts = json!([
+        { "name": "memory", "mountPath": "/memory" },
+        { "name": "about", "mountPath": "/about" },
+        { "name": "disk", "mountPath": "/part", "subPath": "a/b" },
+        { "name": "about", "mountPath": "/name", "subPath": "name", "readOnly": true },
+    ]);
+    let volumes = json!([
+        { "name": "memory", "emptyDir": { "medium": "Memory", "sizeLimit": "8Mi" } },
+        { "name": "disk", "emptyDir": {} },
+        { "name": "about", "downwardAPI": { "items": [{ "path": "name", "fieldRef": { "fieldPath": "metadata.name" } }] } },
+    ]);
+    let script = "echo hello > /part/file; dd if=/dev/zero of=/memory/x bs=1M count=9 2>/dev/null || echo full; \
+                  { cat /name /about/name; stat -c %a /memory /part; } > /out/.seen; mv /out/.seen /out/seen; sleep 1000";
+    node.run("holder", &[("main", script, mounts)], &volumes);
+    assert_eq!(node.said("seen"), "holder-aloneholder-alone1777\n777\n");
+
+    let [folder] = node.folders().try_into().expect("one pod");
+    let folder: PathBuf = folder;
+    assert_eq!(
+        fs::read_to_string(folder.join("volumes/kubernetes.io~empty-dir/disk/a/b/file")).expect("the file"),
+        "hello\n"
+    );
+    let mounted = node.mounts();
+    let at = |path: &str| mounted.iter().find(|mount| mount.mount_point == folder.join(path)).expect("a mount");
+    let memory = at("volumes/kubernetes.io~empty-dir/memory");
+    assert_eq!(memory.fstype, "tmpfs");
+    assert!(memory.has_super_option("size=8192k") && memory.has_super_option("noswap"), "{memory:?}");
+    assert_eq!(at("volumes/kubernetes.io~downward-api/about").fstype, "tmpfs");
+    at("volume-subpaths/disk/main/2");
+    at("volume-subpaths/about/main/3");
+    assert_eq!(mounted.len(), 4, "{mounted:?}");
+
+    // What is mounted inside of a volume is not entered: only unmounted.
+    let canary = world.new_dir("canary");
+    write(&canary.join("file"), "still here");
+    let inner = folder.join("volumes/kubernetes.io~empty-dir/disk/inner");
+    fs::create_dir(&inner).expect("a mount point");
+    sys::mount::bind_file(&File::open(&canary).expect("the canary"), &inner).expect("a bind mount in the volume");
+    symlink(&canary, folder.join("volumes/kubernetes.io~empty-dir/disk/link")).expect("a link in the volume");
+    node.delete("holder");
+    node.wait_until_nothing_is_left();
+    assert_eq!(fs::read_to_string(canary.join("file")).expect("the canary"), "still here");
+}
+
+#[test]
+fn volumes_of_a_pod_that_went_while_the_kubelet_was_dead_are_taken_down() {
+    let world = World::enter();
+    let mut node = Node::start(&world);
+    let mounts = json!([
+        { "name": "memory", "mountPath": "/memory" },
+        { "name": "memory", "mountPath": "/part", "subPath": "part" },
+    ]);
+    let volumes = json!([{ "name": "memory", "emptyDir": { "medium": "Memory" } }]);
+    node.run("orphan", &[("main", "touch /out/up; sleep 1000", mounts)], &volumes);
+    node.said("up");
+    assert_eq!(node.mounts().len(), 2, "{:?}", node.mounts());
+    node.kill();
+    node.delete("orphan");
+    node.spawn();
+    node.wait_until_nothing_is_left();
+}
+
+#[test]
+fn a_process_that_holds_a_volume_is_named_until_it_ends() {
+    let world = World::enter();
+    let node = Node::start(&world);
+    let volumes = json!([{ "name": "memory", "emptyDir": { "medium": "Memory" } }]);
+    node.run(
+        "held",
+        &[("main", "touch /out/up; sleep 1000", json!([{ "name": "memory", "mountPath": "/memory" }]))],
+        &volumes,
+    );
+    node.said("up");
+    let mut holder = Holder::in_directory(&world, &volume(&node, "memory"));
+    node.delete("held");
+    let held = format!("held by process {} (\"sleep\")", holder.0.id());
+    eventually("the log names the process", DEADLINE, || {
+        if node.log().contains(&held) { Ok(()) } else { Err(node.tail()) }
+    });
+    assert_eq!(node.mounts().len(), 1);
+    holder.end();
+    node.wait_until_nothing_is_left();
+}
+
+/// A process that sits in a directory.
+struct Holder(Child);
+
+impl Holder {
+    fn in_directory(world: &World, directory: &Path) -> Holder {
+        let mut command: Command = world.command("sleep");
+        Holder(command.arg("1000").current_dir(directory).spawn().expect("a process in the volume"))
+    }
+
+    fn end(&mut self) {
+        let _already_gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// RACE, CVE-2021-25741: a folder and a link to the host change places while the kubelet mounts the folder's subPath.
+/// Mutant: `RESOLVE_BENEATH` left out of `RootFd::open_path_beneath`.
+#[test]
+fn a_link_that_takes_a_sub_paths_place_never_shows_the_host() {
+    const PODS: usize = 6;
+    const CONTAINERS: usize = 5;
+    let world = World::enter();
+    let node = Node::start(&world);
+    let (shared, canary) = (world.new_dir("shared"), world.new_dir("canary"));
+    fs::create_dir(shared.join("dir")).expect("the folder");
+    write(&shared.join("dir/which"), "inside\n");
+    write(&canary.join("which"), "the host\n");
+    symlink(&canary, shared.join("link")).expect("the link");
+    let volumes = json!([{ "name": "shared", "hostPath": { "path": shared, "type": "Directory" } }]);
+    let done = AtomicBool::new(false);
+    let said = std::thread::scope(|scope| {
+        let swapper = scope.spawn(|| swap_until(&shared, &done));
+        for pod in 0..PODS {
+            let scripts: Vec<String> =
+                (0..CONTAINERS).map(|n| format!("cat /v/which > /out/{pod}-{n}; sleep 1000")).collect();
+            let names: Vec<String> = (0..CONTAINERS).map(|n| format!("c{n}")).collect();
+            let mounts = json!([{ "name": "shared", "mountPath": "/v", "subPath": "dir" }]);
+            let containers: Vec<_> = names
+                .iter()
+                .zip(&scripts)
+                .map(|(name, script)| (name.as_str(), script.as_str(), mounts.clone()))
+                .collect();
+            node.run(&format!("racer-{pod}"), &containers, &volumes);
+        }
+        // Each container is mounted the folder or is refused; it is tried again until the folder is what we find.
+        let files: Vec<String> =
+            (0..PODS).flat_map(|pod| (0..CONTAINERS).map(move |number| format!("{pod}-{number}"))).collect();
+        let said: Vec<String> = eventually("most containers got the folder", DEADLINE * 2, || {
+            let text = |file: &String| fs::read_to_string(node.dir.join("out").join(file)).ok();
+            let said: Vec<String> = files.iter().filter_map(text).filter(|text| !text.is_empty()).collect();
+            if said.len() >= PODS * CONTAINERS / 2 { Ok(said) } else { Err(format!("{}\n{}", said.len(), node.tail())) }
+        });
+        done.store(true, Ordering::Relaxed);
+        let swaps = swapper.join().expect("the swapper");
+        assert!(swaps >= 1000, "only {swaps} exchanges");
+        said
+    });
+    assert!(said.iter().all(|text| text == "inside\n"), "{said:?}");
+    for pod in 0..PODS {
+        node.delete(&format!("racer-{pod}"));
+    }
+    node.wait_until_nothing_is_left();
+    assert_eq!(fs::read_dir(&canary).expect("the canary").count(), 1);
+}
+
+/// Exchanges `dir` and `link` until it is told to stop; how often.
+fn swap_until(shared: &Path, done: &AtomicBool) -> u32 {
+    let directory = File::open(shared).expect("the shared folder");
+    let mut swaps = 0;
+    while !done.load(Ordering::Relaxed) || swaps % 2 != 0 {
+        let exchange = sys::at::RenameFlags::RENAME_EXCHANGE;
+        sys::at::renameat(&directory, "dir", &directory, "link", exchange).expect("an exchange");
+        swaps += 1;
+        std::thread::yield_now();
+    }
+    swaps
+}
+
+#[test]
+fn a_volume_that_can_not_be_made_keeps_its_pod_waiting_and_no_other() {
+    let world = World::enter();
+    let node = Node::start(&world);
+    let missing = json!([{ "name": "gone", "hostPath": { "path": node.dir.join("nowhere"), "type": "Directory" } }]);
+    node.run(
+        "waits",
+        &[("main", "touch /out/waits; sleep 1000", json!([{ "name": "gone", "mountPath": "/gone" }]))],
+        &missing,
+    );
+    let mounts = json!([{ "name": "disk", "mountPath": "/disk" }]);
+    node.run("runs", &[("main", "touch /out/runs; sleep 1000", mounts)], &empty_dir("disk"));
+    node.said("runs");
+    let text = format!(
+        "MountVolume.SetUp failed for volume \"gone\" : hostPath type check failed: {} is not a directory",
+        node.dir.join("nowhere").display()
+    );
+    let escaped = text.replace('"', "\\\"");
+    eventually("the log says why", DEADLINE, || {
+        let log = node.log();
+        if log.contains(&text) || log.contains(&escaped) { Ok(()) } else { Err(node.tail()) }
+    });
+    assert!(!node.dir.join("out/waits").exists());
+    fs::create_dir(node.dir.join("nowhere")).expect("what was missing");
+    node.said("waits");
+    for pod in ["waits", "runs"] {
+        node.delete(pod);
+    }
+    node.wait_until_nothing_is_left();
+}
