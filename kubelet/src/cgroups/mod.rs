@@ -198,6 +198,14 @@ impl Cgroups {
         self.everywhere(uid).find_map(|path| self.usage(&path))
     }
 
+    /// What the CPU quota of a container did; `None` if the runtime put it elsewhere than below the pod's cgroup.
+    pub fn throttling(&self, uid: &PodUid, container: &str) -> Option<cgroup::Throttling> {
+        self.everywhere(uid).find_map(|pod| {
+            let cgroup = self.find(&format!("{pod}/{container}")).ok().filter(Cgroup::exists)?;
+            cgroup.stats().ok()?.cpu?.throttling
+        })
+    }
+
     /// What all pods use together.
     pub fn pods_usage(&self) -> Option<Usage> {
         self.usage(&self.kubepods)

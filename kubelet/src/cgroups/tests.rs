@@ -155,6 +155,19 @@ fn pods_are_found_by_their_cgroups_in_every_class() {
 }
 
 #[test]
+fn what_the_quota_of_a_container_did_is_read_below_its_pod() {
+    let tree = Tree::v2();
+    let folder = tree.temp.path().join("node/kubepods/burstable").join(format!("pod{POD}")).join("id1");
+    std::fs::create_dir(&folder).expect("a folder");
+    let stat = "usage_usec 5\nnr_periods 9\nnr_throttled 2\nthrottled_usec 3\n";
+    put(&folder.join("cpu.stat"), stat);
+    let uid = PodUid::parse(POD).expect("a uid");
+    let expected = cgroup::Throttling { periods: 9, throttled: 2, throttled_ns: 3000 };
+    assert_eq!(tree.cgroups.throttling(&uid, "id1"), Some(expected));
+    assert_eq!(tree.cgroups.throttling(&uid, "id2"), None);
+}
+
+#[test]
 fn a_host_without_memory_controller_is_refused_by_name() {
     let temp = tempfile::tempdir().expect("a temporary directory");
     let kind = Kind::V1 { controllers: vec!["cpu".to_owned()] };

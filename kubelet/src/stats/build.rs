@@ -70,9 +70,33 @@ pub(super) fn brief(node: &str, snapshot: &Snapshot) -> Summary {
             swap_available_bytes: Some(memory.swap.1.saturating_sub(memory.swap.0)),
             swap_usage_bytes: Some(memory.swap.0),
         }),
+        system_containers: snapshot.all_pods.iter().map(|usage| all_pods(usage, booted, time)).collect(),
         ..NodeStats::default()
     };
     Summary { node, pods: snapshot.pods.iter().map(|pod| pod_stats(pod, time)).collect() }
+}
+
+/// The cgroup of all pods, under the name by which upstream's readers know it.
+fn all_pods(usage: &crate::cgroups::Usage, start_time: Time, time: Time) -> ContainerStats {
+    let (cpu, memory) = (Some(cgroup_cpu(usage, time)), Some(cgroup_memory(usage, time)));
+    ContainerStats { name: "pods".to_owned(), start_time, cpu, memory, ..ContainerStats::default() }
+}
+
+fn cgroup_cpu(usage: &crate::cgroups::Usage, time: Time) -> CpuStats {
+    CpuStats { time, usage_core_nano_seconds: Some(usage.cpu_ns), ..CpuStats::default() }
+}
+
+fn cgroup_memory(usage: &crate::cgroups::Usage, time: Time) -> MemoryStats {
+    MemoryStats {
+        time,
+        available_bytes: usage.memory_limit.map(|limit| limit.saturating_sub(usage.working_set)),
+        usage_bytes: Some(usage.memory),
+        working_set_bytes: Some(usage.working_set),
+        rss_bytes: Some(usage.rss),
+        page_faults: Some(usage.page_faults),
+        major_page_faults: Some(usage.major_page_faults),
+        psi: None,
+    }
 }
 
 fn filesystem(time: Time, reading: FsReading) -> FsStats {
@@ -86,21 +110,14 @@ fn pod_stats(pod: &PodReading, time: Time) -> PodStats {
         pod_ref: PodReference { name: pod.name.clone(), namespace: pod.namespace.clone(), uid: pod.uid.to_string() },
         start_time: Time(pod.started),
         containers: pod.containers.iter().map(|container| container_stats(container, time)).collect(),
-        cpu: sandbox.and_then(|sandbox| sandbox.cpu.as_ref()).map(cpu).or_else(|| {
-            cgroup.map(|usage| CpuStats { time, usage_core_nano_seconds: Some(usage.cpu_ns), ..CpuStats::default() })
-        }),
-        memory: sandbox.and_then(|sandbox| sandbox.memory.as_ref()).map(memory).or_else(|| {
-            cgroup.map(|usage| MemoryStats {
-                time,
-                available_bytes: usage.memory_limit.map(|limit| limit.saturating_sub(usage.working_set)),
-                usage_bytes: Some(usage.memory),
-                working_set_bytes: Some(usage.working_set),
-                rss_bytes: Some(usage.rss),
-                page_faults: Some(usage.page_faults),
-                major_page_faults: Some(usage.major_page_faults),
-                psi: None,
-            })
-        }),
+        cpu: sandbox
+            .and_then(|sandbox| sandbox.cpu.as_ref())
+            .map(cpu)
+            .or_else(|| cgroup.map(|usage| cgroup_cpu(usage, time))),
+        memory: sandbox
+            .and_then(|sandbox| sandbox.memory.as_ref())
+            .map(memory)
+            .or_else(|| cgroup.map(|usage| cgroup_memory(usage, time))),
         swap: pod_swap(pod, time),
         ..PodStats::default()
     }

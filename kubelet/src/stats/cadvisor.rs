@@ -26,6 +26,7 @@ struct Row<'a> {
     io: Option<&'a proto::IoUsage>,
     network: Option<&'a proto::NetworkUsage>,
     started: Option<f64>,
+    throttling: Option<cgroup::Throttling>,
 }
 
 fn labels(
@@ -58,6 +59,7 @@ fn rows<'a>(pod: &'a PodReading, cgroup: &str) -> Vec<Row<'a>> {
         io: sandbox.and_then(|sandbox| sandbox.io.as_ref()),
         network: sandbox.and_then(|sandbox| sandbox.network.as_ref()),
         started: Some(pod.started.as_nanosecond() as f64 / 1e9),
+        throttling: None,
     };
     let containers = pod.containers.iter().map(|container| Row {
         labels: labels(
@@ -75,6 +77,7 @@ fn rows<'a>(pod: &'a PodReading, cgroup: &str) -> Vec<Row<'a>> {
         io: container.stats.io.as_ref(),
         network: None,
         started: Some(container.started.as_nanosecond() as f64 / 1e9),
+        throttling: container.throttling,
     });
     std::iter::once(whole).chain(containers).collect()
 }
@@ -104,10 +107,12 @@ pub(super) fn write(snapshot: &Snapshot, cgroup_of: CgroupOf<'_>, out: &mut Text
         io: None,
         network: None,
         started: Some(machine.booted as f64),
+        throttling: None,
     };
     let rows: Vec<Row<'_>> =
         std::iter::once(node).chain(snapshot.pods.iter().flat_map(|pod| rows(pod, &cgroup_of(&pod.uid)))).collect();
     usage(&rows, out);
+    throttling(&rows, out);
     network(&rows, out);
     pressure(&rows, out);
     out.family("machine_cpu_cores", "Number of logical CPU cores.", Kind::Gauge);
@@ -174,6 +179,25 @@ fn usage(rows: &[Row<'_>], out: &mut Text) {
     let help = "Last time a container was seen by the exporter";
     let seen = |row: &Row<'_>| Some((row.cpu?.timestamp as f64 / 1e9, row.cpu?.timestamp));
     family(out, "container_last_seen", help, Kind::Gauge, rows, &[], seen);
+}
+
+fn throttling(rows: &[Row<'_>], out: &mut Text) {
+    type Field = fn(cgroup::Throttling) -> f64;
+    let fields: [(&str, &str, Field); 3] = [
+        ("container_cpu_cfs_periods_total", "Number of elapsed enforcement period intervals.", |one| {
+            one.periods as f64
+        }),
+        ("container_cpu_cfs_throttled_periods_total", "Number of throttled period intervals.", |one| {
+            one.throttled as f64
+        }),
+        ("container_cpu_cfs_throttled_seconds_total", "Total time duration the container has been throttled.", |one| {
+            one.throttled_ns as f64 / 1e9
+        }),
+    ];
+    for (name, help, field) in fields {
+        let value = |row: &Row<'_>| Some((field(row.throttling?), row.cpu?.timestamp));
+        family(out, name, help, Kind::Counter, rows, &[], value);
+    }
 }
 
 fn network(rows: &[Row<'_>], out: &mut Text) {

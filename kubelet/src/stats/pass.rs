@@ -94,6 +94,7 @@ pub(super) async fn run(inputs: &Inputs, rates: &Rates) -> Snapshot {
         node_fs: read.node_fs,
         images: read.images,
         containers: read.containers,
+        all_pods: read.all_pods,
         pods: read.pods,
         error,
     }
@@ -108,6 +109,7 @@ fn empty(now: crate::clock::Now, error: String) -> Snapshot {
         node_fs: None,
         images: None,
         containers: None,
+        all_pods: None,
         pods: Vec::new(),
         error: Some(error),
     }
@@ -149,6 +151,7 @@ struct Read {
     node_fs: Option<sys::fs::Usage>,
     images: Option<FsReading>,
     containers: Option<FsReading>,
+    all_pods: Option<crate::cgroups::Usage>,
     pods: Vec<PodReading>,
 }
 
@@ -161,6 +164,7 @@ impl Found {
             node_fs: filesystem(&self.root),
             images: self.images.as_ref().map(fs_reading),
             containers: self.layers.as_ref().map(fs_reading),
+            all_pods: self.cgroups.as_ref().and_then(|tree| tree.pods_usage()),
             pods: entries.iter().filter_map(|entry| self.pod(entry, logs.as_ref())).collect(),
         }
     }
@@ -186,6 +190,13 @@ impl Found {
         })
     }
 
+    /// Read only for a container that has a quota: as with cAdvisor, others have no such series.
+    fn throttling(&self, entry: &Entry, container: &crate::runtime::Container) -> Option<cgroup::Throttling> {
+        let (_, spec) = entry.pod.container(&container.name)?;
+        spec.resources.as_ref()?.limits.as_ref()?.get("cpu")?;
+        self.cgroups.as_ref()?.throttling(entry.pod.uid(), &container.id)
+    }
+
     fn running(&mut self, entry: &Entry, logs: Option<&RootFd>) -> Vec<ContainerReading> {
         let mut readings = Vec::new();
         for container in &entry.observed.containers {
@@ -199,6 +210,7 @@ impl Found {
                 created: container.created_at,
                 started: started_at,
                 stats,
+                throttling: self.throttling(entry, container),
                 logs: logs.and_then(|logs| log_usage(logs, &Path::new(&folder).join(&container.name))),
             });
         }

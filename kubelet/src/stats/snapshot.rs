@@ -21,6 +21,8 @@ pub struct Snapshot {
     pub images: Option<FsReading>,
     /// Where containers write.
     pub containers: Option<FsReading>,
+    /// What all pods use together.
+    pub all_pods: Option<crate::cgroups::Usage>,
     /// Pods with a running container or a ready sandbox.
     pub pods: Vec<PodReading>,
     /// The runtime's answer, if it was not numbers: the pods are those of nobody.
@@ -74,4 +76,6 @@ pub struct ContainerReading {
     pub stats: proto::ContainerStats,
     /// What its logs take.
     pub logs: Option<sys::usage::Usage>,
+    /// What its CPU quota did, if it has one.
+    pub throttling: Option<cgroup::Throttling>,
 }

@@ -49,4 +49,4 @@ pub use layout::{Hierarchy, Kind, Layout, Mode};
 pub use oom::OomWatch;
 pub use path::CgroupPath;
 pub use resources::{Access, Cpu, Cpuset, DeviceKind, DeviceRule, HugetlbLimit, Memory, Resources};
-pub use stats::{CpuStats, HugetlbStats, MemoryStats, PidsStats, Pressure, PressureLine, Stats};
+pub use stats::{CpuStats, HugetlbStats, MemoryStats, PidsStats, Pressure, PressureLine, Stats, Throttling};

@@ -24,8 +24,19 @@ pub struct Stats {
 pub struct CpuStats {
     /// Nanoseconds on all CPUs together.
     pub usage_ns: u64,
-    /// Periods in which the quota ended before the work, and how long tasks waited then, in nanoseconds.
-    pub throttled: Option<(u64, u64)>,
+    /// What the quota did; `None` without bandwidth control in the kernel.
+    pub throttling: Option<Throttling>,
+}
+
+/// What a CPU quota did since creation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Throttling {
+    /// Periods in which there was work.
+    pub periods: u64,
+    /// Periods in which the quota ended before the work.
+    pub throttled: u64,
+    /// How long tasks waited then, in nanoseconds.
+    pub throttled_ns: u64,
 }
 
 /// Memory, in bytes.

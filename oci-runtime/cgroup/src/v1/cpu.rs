@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use crate::dir::Dir;
-use crate::{Cpu, Error, Result};
+use crate::{Cpu, Error, Result, Throttling};
 
 /// `MIN_SHARES` and `MAX_SHARES` of the kernel, which clamps silently; asking for more or less is a mistake that
 /// should be seen.
@@ -59,14 +59,18 @@ fn bandwidth(dir: &Dir, cpu: &Cpu) -> Result<()> {
     }
 }
 
-/// Periods in which the quota ran out, and nanoseconds waited; `None` without bandwidth control in the kernel.
-pub(crate) fn throttled(dir: &Dir) -> Result<Option<(u64, u64)>> {
+/// What the quota did; `None` without bandwidth control in the kernel.
+pub(crate) fn throttling(dir: &Dir) -> Result<Option<Throttling>> {
     let Some(text) = dir.read_if_there("cpu.stat")? else { return Ok(None) };
     let value = |key: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
         line.and_then(|value| value.parse().ok())
     };
-    Ok(value("nr_throttled").zip(value("throttled_time")))
+    let read = || {
+        let (throttled, throttled_ns) = value("nr_throttled").zip(value("throttled_time"))?;
+        Some(Throttling { periods: value("nr_periods")?, throttled, throttled_ns })
+    };
+    Ok(read())
 }
 
 #[cfg(test)]
@@ -114,6 +118,7 @@ mod tests {
     #[test]
     fn throttling_is_read() {
         let fixture = Fixture::new(&[("cpu.stat", "nr_periods 9\nnr_throttled 3\nthrottled_time 4000\n")]);
-        assert_eq!(throttled(&fixture.dir).expect("cpu.stat"), Some((3, 4000)));
+        let expected = Throttling { periods: 9, throttled: 3, throttled_ns: 4000 };
+        assert_eq!(throttling(&fixture.dir).expect("cpu.stat"), Some(expected));
     }
 }

@@ -80,7 +80,7 @@ pub(crate) fn read(kind: &Kind, dir: &Dir, stats: &mut Stats) -> Result<()> {
         stats.cpu.get_or_insert_default().usage_ns = cpuacct::usage_ns(dir)?;
     }
     if kind.controls("cpu") {
-        stats.cpu.get_or_insert_default().throttled = cpu::throttled(dir)?;
+        stats.cpu.get_or_insert_default().throttling = cpu::throttling(dir)?;
     }
     if kind.controls("memory") {
         stats.memory = Some(memory::read(dir)?);

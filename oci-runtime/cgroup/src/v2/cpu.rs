@@ -2,7 +2,7 @@
 
 use super::field;
 use crate::dir::Dir;
-use crate::{Cpu, CpuStats, Result};
+use crate::{Cpu, CpuStats, Result, Throttling};
 
 /// The weight of so many shares, on a straight line from 2 → 1 to 262144 → 10000.
 ///
@@ -30,11 +30,15 @@ pub(super) fn apply(dir: &Dir, cpu: &Cpu) -> Result<()> {
 pub(super) fn read(dir: &Dir) -> Result<Option<CpuStats>> {
     let Some(text) = dir.read_if_there("cpu.stat")? else { return Ok(None) };
     let usage = field(&text, "usage_usec").ok_or_else(|| dir.malformed("cpu.stat", &text, "usage_usec"))?;
-    let throttled = field(&text, "nr_throttled").zip(field(&text, "throttled_usec"));
-    Ok(Some(CpuStats {
-        usage_ns: usage.saturating_mul(1000),
-        throttled: throttled.map(|(times, usec)| (times, usec.saturating_mul(1000))),
-    }))
+    let throttling = || {
+        let throttled_ns = field(&text, "throttled_usec")?.saturating_mul(1000);
+        Some(Throttling {
+            periods: field(&text, "nr_periods")?,
+            throttled: field(&text, "nr_throttled")?,
+            throttled_ns,
+        })
+    };
+    Ok(Some(CpuStats { usage_ns: usage.saturating_mul(1000), throttling: throttling() }))
 }
 
 #[cfg(test)]
@@ -70,9 +74,10 @@ mod tests {
     fn usage_is_read_with_and_without_the_controller() {
         let full = "usage_usec 5\nuser_usec 1\nnr_periods 9\nnr_throttled 2\nthrottled_usec 3\n";
         let fixture = Fixture::new(&[("cpu.stat", full)]);
-        assert_eq!(read(&fixture.dir).expect("stats"), Some(CpuStats { usage_ns: 5000, throttled: Some((2, 3000)) }));
+        let throttling = Some(Throttling { periods: 9, throttled: 2, throttled_ns: 3000 });
+        assert_eq!(read(&fixture.dir).expect("stats"), Some(CpuStats { usage_ns: 5000, throttling }));
         let fixture = Fixture::new(&[("cpu.stat", "usage_usec 5\n")]);
-        assert_eq!(read(&fixture.dir).expect("stats"), Some(CpuStats { usage_ns: 5000, throttled: None }));
+        assert_eq!(read(&fixture.dir).expect("stats"), Some(CpuStats { usage_ns: 5000, throttling: None }));
         assert_eq!(read(&Fixture::new(&[]).dir).expect("stats"), None);
     }
 }
