@@ -18,6 +18,7 @@ mod image_faults;
 mod image_layers;
 mod image_registry;
 mod image_store;
+mod kubelet_inside;
 mod kubelet_volumes;
 mod pod_network;
 mod process;
