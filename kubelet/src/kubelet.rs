@@ -73,7 +73,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let (wake, wakes) = Wake::new();
     let mut node = node::start(parts.node_inputs());
     parts.watch_runtime(&mut tasks);
-    let info = parts.wait_for_runtime().await;
+    let mut shutdown = std::pin::pin!(shutdown);
+    let info = tokio::select! {
+        info = parts.wait_for_runtime() => info,
+        () = &mut shutdown => {
+            node.stop().await;
+            return Ok(());
+        }
+    };
     let pods = parts.pods(&wake).await?;
     node.supervise(pods.cgroups.clone());
     parts.start_pods(&mut tasks, &pods, &node, wakes, info);
@@ -186,7 +193,7 @@ impl Parts {
             .map_err(step("make the cgroups of pods"))?
             .map_err(step("make the cgroups of pods"))?;
         let cgroups = Arc::new(cgroups);
-        let volumes = Volumes::new(&self.config, self.api.clone(), self.clock.clone());
+        let volumes = Volumes::new(&self.config, self.api.clone(), self.clock.clone(), self.metrics.clone());
         let images = Images::new(
             self.runtime.clone(),
             self.api.clone(),

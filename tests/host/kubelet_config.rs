@@ -117,6 +117,13 @@ fn bootstrap_without_a_kubeconfig_says_that_it_comes_later() {
 }
 
 #[test]
+fn a_kubelet_that_would_only_remove_pods_does_not_start() {
+    let folder = Folder::new();
+    let file = folder.file("kubelet.yaml", HEAD);
+    refused(&[("--config", &file)], &["nothing to run", "--kubeconfig", "--pod-manifest-path"]);
+}
+
+#[test]
 fn aliases_that_multiply_are_refused_at_once() {
     let folder = Folder::new();
     let mut bomb = format!("{HEAD}a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");

@@ -14,11 +14,20 @@ use sd_notify::NotifyState;
 /// # Errors
 /// The first mistake, with its place.
 pub(crate) fn load(flags: KubeletFlags, settings: &Settings) -> Result<Config, ConfigError> {
-    ::kubelet::config::load(&Flags {
+    let config = ::kubelet::config::load(&Flags {
         given: flags.given,
         defaults: vec![("containerRuntimeEndpoint", format!("unix://{}", settings.socket().display()))],
         local_socket: Some(settings.kubelet_socket()),
-    })
+    })?;
+    // Upstream's would start, and remove every pod of the runtime, as nobody wants any.
+    if config.kubeconfig.is_none() && config.static_pods.is_none() {
+        return Err(ConfigError::Mistake(
+            "error: there is nothing to run, and what runs would be removed\n  \
+             = help: give --kubeconfig FILE, or --pod-manifest-path DIR for a node alone"
+                .to_owned(),
+        ));
+    }
+    Ok(config)
 }
 
 /// Runs until SIGTERM or SIGINT, and leaves the pods alone.

@@ -39,7 +39,12 @@ pub(crate) fn run(settings: &Settings, watch: bool, output: Output) -> anyhow::R
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + SAMPLE, PERIOD);
         loop {
             ticks.tick().await;
-            before = node.print(before, watch, output).await?;
+            before = match node.print(before, watch, output).await {
+                Ok(now) => now,
+                // `orlop ps | head` has seen enough.
+                Err(error) if is_closed(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            };
             if !watch {
                 return Ok(());
             }
@@ -84,6 +89,11 @@ impl Node {
         }
         Ok(sample(&running))
     }
+}
+
+/// Whether nobody reads standard output any more.
+fn is_closed(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn sample(pods: &[ListedPod]) -> Sample {
