@@ -42,6 +42,7 @@ pub use source::unsupported;
 use crate::api::Api;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::pod::{Pod, PodUid};
 use atomic_writer::Written;
 use content::{Content, Inputs};
@@ -58,6 +59,7 @@ use stages::{Stages, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use subpath::SubPathError;
 use sys::rootfd::RootFd;
 use token::Tokens;
@@ -131,23 +133,25 @@ pub struct Volumes {
     clock: Clock,
     tokens: Tokens,
     stages: Stages,
+    metrics: Metrics,
     /// The hostPaths that were checked: once is enough, and on a dead server each look costs a thread.
     host_paths: Arc<Mutex<BTreeSet<(PodUid, String)>>>,
 }
 
 impl Volumes {
     /// Works below `config.root`.
-    pub fn new(config: &Config, api: Arc<dyn Api>, clock: Clock) -> Volumes {
-        Volumes::below(&config.root, api, clock)
+    pub fn new(config: &Config, api: Arc<dyn Api>, clock: Clock, metrics: Metrics) -> Volumes {
+        Volumes::below(&config.root, api, clock, metrics)
     }
 
-    fn below(root: &Path, api: Arc<dyn Api>, clock: Clock) -> Volumes {
+    fn below(root: &Path, api: Arc<dyn Api>, clock: Clock, metrics: Metrics) -> Volumes {
         Volumes {
             root: root.into(),
             api,
             tokens: Tokens::new(clock.clone()),
             clock,
             stages: Stages::default(),
+            metrics,
             host_paths: Arc::default(),
         }
     }
@@ -158,7 +162,11 @@ impl Volumes {
     /// All volumes are tried, side by side; the error is that of the first one in the spec that failed.
     pub async fn mount(&self, pod: &Pod, allocatable: &BTreeMap<String, Quantity>) -> Result<(), VolumeError> {
         let volumes = source::mounted(pod.spec()).map(|volume| async move {
+            let started = Instant::now();
             let result = self.set_up(pod, volume, allocatable).await;
+            if let Ok(source) = Source::of(volume) {
+                self.metrics.storage_operation("volume_mount", source.plugin(), started.elapsed(), result.is_ok());
+            }
             result.map_err(|error| VolumeError::set_up(&volume.name, &error))
         });
         join_all(volumes).await.into_iter().collect()

@@ -70,6 +70,18 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Upstream's name of the kind, in metrics.
+    pub(super) fn plugin(&self) -> &'static str {
+        match self {
+            Source::EmptyDir(_) => "kubernetes.io/empty-dir",
+            Source::HostPath(_) => "kubernetes.io/host-path",
+            Source::ConfigMap(_) => "kubernetes.io/configmap",
+            Source::Secret(_) => "kubernetes.io/secret",
+            Source::DownwardApi(_) => "kubernetes.io/downward-api",
+            Source::Projected(_) => "kubernetes.io/projected",
+        }
+    }
+
     /// The path of a hostPath.
     pub(super) fn host_path(&self) -> Option<&'a str> {
         match self {

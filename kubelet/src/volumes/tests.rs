@@ -16,7 +16,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Fixture {
         let (api, root) = (FakeApi::new(), tempfile::tempdir().unwrap());
-        let volumes = Volumes::below(root.path(), api.api(), Clock::system());
+        let volumes = Volumes::below(root.path(), api.api(), Clock::system(), Metrics::new("n"));
         Fixture { api, volumes, root }
     }
 
@@ -176,7 +176,7 @@ async fn volumes_are_taken_down_by_a_kubelet_that_knows_nothing_of_the_pod() {
     let pod = pod(json!([{ "name": "c", "configMap": { "name": "c" } }, { "name": "e", "emptyDir": {} }]));
     fixture.mount(&pod).await.unwrap();
     fs::create_dir_all(fixture.volume("empty-dir", "e").join("a/b")).unwrap();
-    let another = Volumes::below(fixture.root.path(), FakeApi::new().api(), Clock::system());
+    let another = Volumes::below(fixture.root.path(), FakeApi::new().api(), Clock::system(), Metrics::new("n"));
     assert_eq!(another.pods_on_disk().await.unwrap(), [pod.uid().clone()]);
     assert_eq!(another.usage(pod.uid()).await.unwrap().volumes.len(), 2);
     another.unmount(pod.uid()).await.unwrap();

@@ -190,7 +190,7 @@ fn inputs(config: Config, api: &FakeApi, table: &PodTable, runtime: &Arc<Quiet>,
         cgroup_root: "/".to_owned(),
         runtime: Arc::clone(runtime) as _,
         table: table.clone(),
-        volumes: Volumes::new(&config, api.api(), clock.clone()),
+        volumes: Volumes::new(&config, api.api(), clock.clone(), metrics.clone()),
         cgroups: None,
         clock: clock.clone(),
     });
