@@ -6,6 +6,7 @@
 
 use super::Collector;
 use crate::runtime::{ContainerState, RuntimeError};
+use crate::table::Entry;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use nix::dir::Dir;
@@ -43,20 +44,38 @@ struct Large {
 impl Collector {
     /// Rotates the logs of running containers that are larger than they may be.
     pub(super) async fn rotate(&self) {
-        for entry in self.table.list() {
-            let running = entry.observed.containers.iter();
-            for container in running.filter(|it| matches!(it.state, ContainerState::Running { .. })) {
-                if let Err(error) = self.rotate_one(&container.id, &container.log_path).await {
-                    tracing::warn!(pod = %entry.pod, container = container.name, %error, "the log is not rotated");
-                }
+        for (id, log) in self.large_logs().await {
+            let name = log.name.clone();
+            if let Err(error) = self.rotate_one(&id, log).await {
+                tracing::warn!(container = id, log = name, %error, "the log is not rotated");
             }
         }
     }
 
-    async fn rotate_one(&self, id: &str, log: &str) -> Result<(), RotateError> {
-        let (logs, path, limit) = (self.config.pod_logs.clone(), log.to_owned(), self.config.container_log_max_size);
-        let find = move || large(&logs, Path::new(&path), limit);
-        let Some(large) = join(tokio::task::spawn_blocking(find).await)? else { return Ok(()) };
+    /// The running containers whose logs are too large, by one look at all of them.
+    async fn large_logs(&self) -> Vec<(String, Large)> {
+        let running = |entry: Entry| {
+            let containers = entry.observed.containers.iter();
+            let running = containers.filter(|it| matches!(it.state, ContainerState::Running { .. }));
+            running.map(|it| (it.id.clone(), it.log_path.clone())).collect::<Vec<_>>()
+        };
+        let logs: Vec<(String, String)> = self.table.list().into_iter().flat_map(running).collect();
+        let (folder, limit) = (self.config.pod_logs.clone(), self.config.container_log_max_size);
+        let look = move || {
+            let found = logs.into_iter().map(|(id, path)| (id, large(&folder, Path::new(&path), limit), path));
+            let large = found.filter_map(|(id, found, path)| match found {
+                Ok(found) => found.map(|large| (id, large)),
+                Err(error) => {
+                    tracing::warn!(log = path, %error, "the log's size is not known");
+                    None
+                }
+            });
+            Ok(large.collect())
+        };
+        join(tokio::task::spawn_blocking(look).await).unwrap_or_default()
+    }
+
+    async fn rotate_one(&self, id: &str, large: Large) -> Result<(), RotateError> {
         let (keep, now) = (self.config.container_log_max_files, self.clock.now().wall);
         let clear = move || make_room(&large, keep).map(|()| large);
         let large = join(tokio::task::spawn_blocking(clear).await)?;

@@ -3,6 +3,7 @@
 use super::{Container, ContainerState, Exit, ObservedPod, RuntimePod, Sandbox, TerminationMessage, keys};
 use crate::pod::PodUid;
 use jiff::Timestamp;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 /// The status reason of a container that could not be started: it can't have said anything.
@@ -98,8 +99,8 @@ fn moment(nanoseconds: i64) -> Option<Timestamp> {
 
 /// Newest first, as [`ObservedPod`] promises. Containers of one moment are ordered by their restart count.
 pub(super) fn pod(mut sandboxes: Vec<Sandbox>, mut containers: Vec<Container>) -> ObservedPod {
-    sandboxes.sort_by(|a, b| (b.created_at, b.attempt).cmp(&(a.created_at, a.attempt)));
-    containers.sort_by(|a, b| (b.created_at, b.restart_count).cmp(&(a.created_at, a.restart_count)));
+    sandboxes.sort_by_key(|sandbox| Reverse((sandbox.created_at, sandbox.attempt)));
+    containers.sort_by_key(|container| Reverse((container.created_at, container.restart_count)));
     ObservedPod { sandboxes, containers }
 }
 

@@ -160,7 +160,7 @@ impl Dispatcher {
                     self.remove(&uid);
                 }
                 // Who came first is admitted first.
-                pods.sort_by(|a, b| age(a).cmp(&age(b)));
+                pods.sort_by_key(age);
                 for pod in pods {
                     self.upsert(pod);
                 }

@@ -155,11 +155,11 @@ impl Worker {
 
     /// One round: what is, what should be, what to do about it.
     async fn round(&mut self) -> Next {
-        if !matches!(self.lifecycle, Lifecycle::Finished { .. }) {
-            if let Err(error) = self.observe().await {
-                tracing::debug!(%error, "the pod can't be observed");
-                return self.after(RUNTIME_RETRY);
-            }
+        if !matches!(self.lifecycle, Lifecycle::Finished { .. })
+            && let Err(error) = self.observe().await
+        {
+            tracing::debug!(%error, "the pod can't be observed");
+            return self.after(RUNTIME_RETRY);
         }
         let started = Instant::now();
         let (next, operation) = match self.lifecycle.clone() {
