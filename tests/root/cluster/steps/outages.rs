@@ -84,7 +84,12 @@ pub(super) fn a_killed_kubelet_touches_nothing_when_it_is_back(stage: &Stage<'_,
     let ready = all_ready(stage, PODS);
     let before = (lives(&ready), transitions(&ready));
     let containers = running(&node);
-    let events = event_count(stage);
+    // Pulled or present, created, started: a kubelet writes its events when it has time.
+    let told = 3 * u64::try_from(PODS).expect("a small number");
+    let events = eventually("every start is told", Duration::from_secs(60), || {
+        let events = event_count(stage);
+        if events >= told { Ok(events) } else { Err(events) }
+    });
 
     node.kubelet().kill();
     node.kubelet().restart();
