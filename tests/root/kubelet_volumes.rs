@@ -2,7 +2,7 @@
 //! alone; what needs an API server is a step of the cluster scenario.
 
 use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,8 +80,13 @@ impl<'w> Node<'w> {
         self.dir.join("manifests").join(format!("{name}.json"))
     }
 
-    /// Runs a pod whose containers are scripts: `name → (script, volumeMounts)`. All of them see `/out`.
+    /// Runs a pod whose containers are scripts: `(name, script, volumeMounts)`. All of them see `/out`.
     fn run(&self, name: &str, containers: &[(&str, &str, Value)], volumes: &Value) {
+        self.run_with(name, containers, volumes, &json!({}));
+    }
+
+    /// The same, with more fields of the spec.
+    fn run_with(&self, name: &str, containers: &[(&str, &str, Value)], volumes: &Value, more: &Value) {
         let containers: Vec<Value> = containers
             .iter()
             .map(|(container, script, mounts)| {
@@ -94,10 +99,10 @@ impl<'w> Node<'w> {
         let mut volumes = volumes.clone();
         let out = json!({ "name": "out", "hostPath": { "path": self.dir.join("out"), "type": "Directory" } });
         volumes.as_array_mut().expect("volumes").push(out);
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" },
-            "spec": { "hostNetwork": true, "terminationGracePeriodSeconds": 0, "containers": containers, "volumes": volumes },
-        });
+        let mut spec = json!({ "hostNetwork": true, "terminationGracePeriodSeconds": 0, "containers": containers, "volumes": volumes });
+        spec.as_object_mut().expect("a spec").extend(more.as_object().cloned().expect("fields"));
+        let metadata = json!({ "name": name, "namespace": "default" });
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec });
         write(&self.manifest(name), pod.to_string());
     }
 
@@ -215,6 +220,47 @@ fn mounts_come_with_a_pod_and_go_with_it() {
     node.delete("holder");
     node.wait_until_nothing_is_left();
     assert_eq!(fs::read_to_string(canary.join("file")).expect("the canary"), "still here");
+}
+
+#[test]
+fn a_container_that_starts_again_finds_its_sub_path_bound_once() {
+    let world = World::enter();
+    let node = Node::start(&world);
+    let script =
+        "echo start >> /part/starts; [ $(wc -l < /part/starts) -ge 2 ] || exit 1; touch /out/twice; sleep 1000";
+    let mounts = json!([{ "name": "disk", "mountPath": "/part", "subPath": "part" }]);
+    node.run("twice", &[("main", script, mounts)], &empty_dir("disk"));
+    node.said("twice");
+    assert_eq!(node.mounts().len(), 1, "{:?}", node.mounts());
+    node.delete("twice");
+    node.wait_until_nothing_is_left();
+}
+
+#[test]
+fn volumes_belong_to_the_pods_group() {
+    let world = World::enter();
+    let node = Node::start(&world);
+    fs::set_permissions(node.dir.join("out"), fs::Permissions::from_mode(0o777)).expect("a folder for all");
+    let volumes = json!([
+        { "name": "disk", "emptyDir": {} },
+        { "name": "memory", "emptyDir": { "medium": "Memory" } },
+        { "name": "about", "downwardAPI": { "defaultMode": 0o600, "items": [{ "path": "name", "fieldRef": { "fieldPath": "metadata.name" } }] } },
+    ]);
+    let mounts = json!([
+        { "name": "disk", "mountPath": "/disk" },
+        { "name": "memory", "mountPath": "/memory" },
+        { "name": "about", "mountPath": "/about" },
+        { "name": "disk", "mountPath": "/part", "subPath": "part" },
+    ]);
+    let script = "umask 077; touch /disk/file /memory/file /part/file; \
+                  { stat -c '%a %u %g' /disk /memory /part /disk/file; stat -Lc '%a %u %g' /about/name; cat /about/name; } > /out/.seen 2>&1; \
+                  mv /out/.seen /out/seen; sleep 1000";
+    let security = json!({ "securityContext": { "runAsUser": 1234, "runAsGroup": 1234, "fsGroup": 4711 } });
+    node.run_with("grouped", &[("main", script, mounts)], &volumes, &security);
+    let expected = "2777 0 4711\n3777 0 4711\n2777 0 4711\n600 1234 4711\n640 0 4711\ngrouped-alone";
+    assert_eq!(node.said("seen"), expected);
+    node.delete("grouped");
+    node.wait_until_nothing_is_left();
 }
 
 #[test]
