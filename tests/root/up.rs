@@ -49,10 +49,16 @@ impl<'w> Node<'w> {
         command
     }
 
+    /// Starts it alone, over its folder of manifests.
     fn start(&mut self) {
+        let manifests = self.dir.join("manifests");
+        self.start_with(&["--manifests", manifests.to_str().expect("a path")]);
+    }
+
+    fn start_with(&mut self, arguments: &[&str]) {
         let log = File::options().create(true).append(true).open(self.dir.join("log")).expect("its log");
         let mut command = self.orlop();
-        command.arg("up").arg("--manifests").arg(self.dir.join("manifests")).arg("--cgroup-root").arg(&self.cgroup);
+        command.arg("up").args(arguments).arg("--cgroup-root").arg(&self.cgroup);
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("its log")).stderr(log);
         self.process = Some(command.spawn().expect("start orlop up"));
     }
@@ -247,4 +253,55 @@ fn a_manifest_folder_that_is_not_there_is_refused_by_name() {
     let ended = output(node.orlop().args(["up", "--manifests"]).arg(Path::new("/nowhere/at/all")));
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     assert!(ended.stderr.contains("there are no manifests at /nowhere/at/all"), "{}", ended.stderr);
+}
+
+mod cluster {
+    //! With a control plane: `scripts/test cluster` runs it.
+
+    use super::*;
+    use serde_json::json;
+    use tests::cluster::ControlPlane;
+
+    /// An address of the World that is not loopback, as a node's has to be.
+    const IP: &str = "10.250.0.1";
+
+    #[test]
+    fn up_joins_a_cluster_and_runs_what_is_bound_to_it() {
+        let world = World::enter();
+        output(world.command("ip").args(["address", "add", &format!("{IP}/32"), "dev", "lo"])).success();
+        let registry = Registry::start(&world);
+        registry.add("base", "1", &images::busybox());
+        let cluster = ControlPlane::start(&world);
+        let mut node = Node::prepare(&world);
+        let kubeconfig = cluster.node_kubeconfig("one");
+        let kubeconfig = kubeconfig.to_str().expect("a path");
+        // A disk that is nearly full is the machine's affair, not the test's.
+        let eviction = "memory.available<50Mi,nodefs.available<1%,imagefs.available<1%";
+        let flags = ["--hostname-override", "one", "--node-ip", IP, "--port", "11250", "--healthz-port", "0"];
+        let flags = [&["--kubeconfig", kubeconfig, "--eviction-hard", eviction][..], &flags[..]].concat();
+        node.start_with(&flags);
+        let api = cluster.api();
+        eventually("the node is ready", SOON, || {
+            let object = api.get("/api/v1/nodes/one").ok()?;
+            let conditions = object["status"]["conditions"].as_array()?;
+            conditions.iter().find(|condition| condition["type"] == "Ready" && condition["status"] == "True").map(drop)
+        });
+        let container =
+            json!({"name": "c", "image": format!("{}/base:1", registry.host()), "command": ["sleep", "1000"]});
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bound"},
+            "spec": {"terminationGracePeriodSeconds": 1, "containers": [container]},
+        });
+        api.post("/api/v1/namespaces/default/pods", &pod).expect("a pod");
+        let before = eventually("the pod is ready", SOON, || node.all_ready(1));
+        node.kill();
+        node.start_with(&flags);
+        let after = eventually("the pod is ready again", SOON, || node.all_ready(1));
+        assert_eq!(ids(&before), ids(&after), "nothing was started again");
+        api.delete("/api/v1/namespaces/default/pods/bound").expect("delete it");
+        eventually("the pod is gone", SOON, || {
+            api.get("/api/v1/namespaces/default/pods/bound").is_err() && node.pods().is_empty()
+        });
+        node.terminate();
+    }
 }

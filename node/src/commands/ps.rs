@@ -77,7 +77,7 @@ impl Node {
         let mut out = std::io::stdout().lock();
         if watch && output == Output::Table && out.is_terminal() {
             // Home, then the text, then everything below it away: a screen that is redrawn does not flicker.
-            write!(out, "\x1b[H{}\x1b[J\n", text.replace('\n', "\x1b[K\n"))?;
+            writeln!(out, "\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))?;
         } else {
             writeln!(out, "{text}")?;
         }
