@@ -50,7 +50,15 @@ impl Keeper {
                 Err(error) => {
                     let next = next_pause(pause);
                     pause = Some(next);
-                    tracing::warn!(node = %self.node, %error, "renew the node's lease; trying again in {next:?}");
+                    match error {
+                        // At the start: registration says what is to be said.
+                        ApiError::NotFound(_) => {
+                            tracing::debug!(node = %self.node, "there is no node to own a lease yet")
+                        }
+                        _ => {
+                            tracing::warn!(node = %self.node, %error, "renew the node's lease; trying again in {next:?}")
+                        }
+                    }
                     next
                 }
             };

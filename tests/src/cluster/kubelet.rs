@@ -169,6 +169,17 @@ impl<'w> Kubelet<'w> {
         }
     }
 
+    /// Sets fields of its configuration; in force after [`Kubelet::restart`].
+    pub fn configure(&self, fields: &Value) {
+        let path = self.dir.join("config.yaml");
+        let text = fs::read_to_string(&path).expect("the kubelet's configuration");
+        let mut config: Value = serde_json::from_str(&text).expect("it was written as JSON");
+        for (field, value) in fields.as_object().into_iter().flatten() {
+            config[field] = value.clone();
+        }
+        write(&path, format!("{config:#}\n"));
+    }
+
     /// Starts it again over the same directories.
     ///
     /// # Panics
@@ -227,7 +238,7 @@ impl<'w> Kubelet<'w> {
             "clusterDNS": [CLUSTER_DNS],
             "clusterDomain": "cluster.local",
             "resolvConf": self.dir.join("resolv.conf"),
-            "staticPodPath": if std::env::var_os("NO_STATIC").is_some() { "".into() } else { self.manifests() },
+            "staticPodPath": self.manifests(),
             "podLogsDir": self.pod_logs(),
             "makeIPTablesUtilChains": false,
             // A disk that is nearly full is the machine's affair, not the test's.

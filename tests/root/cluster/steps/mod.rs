@@ -36,6 +36,7 @@ pub(super) const STEPS: &[Step] = steps![
     failures::a_failed_liveness_probe_restarts_the_container,
     failures::a_missing_object_is_named_and_the_pod_starts_once_it_is_there,
     lifecycle::a_deleted_pod_gets_its_grace_period_and_a_forced_one_none,
+    node::a_node_that_runs_short_is_tainted_until_it_does_not,
     node::the_lease_is_renewed_and_the_conditions_are_fresh,
     workloads::a_daemon_set_with_host_network_serves_on_the_node,
     lifecycle::init_containers_and_a_sidecar_come_in_order,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tests::cluster::{Node, Settings};
 use tests::eventually;
 
 use crate::cluster::stage::{Stage, condition};
@@ -83,4 +84,37 @@ pub(super) fn the_lease_is_renewed_and_the_conditions_are_fresh(stage: &Stage<'_
         }
         if renewed.len() > 2 { Ok(()) } else { Err(format!("{renewed:?}")) }
     });
+}
+
+/// Thresholds that every machine crosses; soft ones, so that nothing is set aside for them and nobody evicts.
+pub(super) fn a_node_that_runs_short_is_tainted_until_it_does_not(stage: &Stage<'_, '_>) {
+    let signals = [("memory.available", "99.9%"), ("nodefs.available", "1Pi"), ("pid.available", "99.9999%")];
+    let map = |value: fn(&'static str) -> &'static str| -> Value {
+        signals.iter().map(|(signal, threshold)| ((*signal).to_owned(), json!(value(threshold)))).collect()
+    };
+    let thresholds = json!({
+        "evictionSoft": map(|threshold| threshold),
+        "evictionSoftGracePeriod": map(|_| "1h"),
+        "evictionPressureTransitionPeriod": "5s",
+    });
+    let settings = Settings { name: "short", reserved: true, config: thresholds, ..stage.settings.clone() };
+    let node = Node::start(stage.world, stage.cluster, stage.registry, &settings);
+    let becomes = |status: &str, reasons: [&str; 3], tainted: bool| {
+        eventually(&format!("the pressures are {status}"), Duration::from_secs(60), || {
+            let object = node.object(stage.cluster)?;
+            let told = ["MemoryPressure", "DiskPressure", "PIDPressure"].map(|kind| condition(&object, kind));
+            let taints = object["spec"]["taints"].as_array().cloned().unwrap_or_default();
+            let taint = |kind: &str| taints.iter().any(|taint| taint["key"] == format!("node.kubernetes.io/{kind}"));
+            let taints = ["memory-pressure", "disk-pressure", "pid-pressure"].map(taint);
+            let said =
+                told.iter().zip(reasons).all(|(told, reason)| told["status"] == status && told["reason"] == reason);
+            if said && taints == [tainted; 3] { Ok(()) } else { Err(format!("{told:?} {taints:?}")) }
+        });
+    };
+    becomes("True", ["KubeletHasInsufficientMemory", "KubeletHasDiskPressure", "KubeletHasInsufficientPID"], true);
+    node.kubelet().kill();
+    node.kubelet().configure(&json!({ "evictionSoft": {}, "evictionSoftGracePeriod": {} }));
+    node.kubelet().restart();
+    becomes("False", ["KubeletHasSufficientMemory", "KubeletHasNoDiskPressure", "KubeletHasSufficientPID"], false);
+    node.retire(stage.cluster);
 }
