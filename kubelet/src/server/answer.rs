@@ -31,16 +31,12 @@ pub(super) fn text(text: impl Into<String>) -> Response {
 
 /// A document. Only some are written at a time, and one counts until its last piece is taken: clients that read slowly, or
 /// in their thousands, don't fill our memory.
-pub(super) async fn document(
-    state: &State,
-    content_type: &'static str,
-    write: impl Future<Output = Bytes>,
-) -> Response {
+pub(super) async fn document(state: &State, content_type: &'static str, write: impl FnOnce() -> Bytes) -> Response {
     let turn = tokio::time::timeout(PATIENCE, Arc::clone(&state.documents).acquire_owned()).await;
     let Ok(Ok(permit)) = turn else {
         return refuse(StatusCode::TOO_MANY_REQUESTS, "too many requests at once: try again later");
     };
-    let content = write.await;
+    let content = write();
     let headers = [(CONTENT_TYPE, HeaderValue::from_static(content_type))];
     if content.len() <= PIECE {
         return (headers, content).into_response();
@@ -53,16 +49,14 @@ pub(super) async fn document(
 }
 
 /// A JSON document.
-pub(super) async fn json(state: &State, write: impl Future<Output = serde_json::Result<Vec<u8>>>) -> Response {
+pub(super) async fn json(state: &State, write: impl FnOnce() -> serde_json::Result<Vec<u8>>) -> Response {
     let mut failed = None;
-    let content = async {
-        write.await.map_or_else(
-            |error| {
-                failed = Some(error.to_string());
-                Bytes::new()
-            },
-            Bytes::from,
-        )
+    let content = || match write() {
+        Ok(content) => Bytes::from(content),
+        Err(error) => {
+            failed = Some(error.to_string());
+            Bytes::new()
+        }
     };
     let answer = document(state, "application/json", content).await;
     match failed {

@@ -35,17 +35,16 @@ fn list(items: Vec<Item<'_>>) -> PodList<'_> {
     PodList { kind: "PodList", api_version: "v1", metadata: Empty {}, items }
 }
 
+/// An entry's pod, with our status of it.
+fn item(entry: &Entry) -> Item<'_> {
+    Item { metadata: &entry.pod.object().metadata, spec: entry.pod.spec(), status: &entry.status }
+}
+
 /// All pods that should run here.
 pub(super) async fn desired(Extract(state): Extract<Arc<State>>) -> Response {
-    json(&state, async {
+    json(&state, || {
         let entries = state.inputs.table.list();
-        let item =
-            |entry: &'_ Entry| -> (Arc<PodStatus>, crate::pod::Pod) { (Arc::clone(&entry.status), entry.pod.clone()) };
-        let pods: Vec<_> = entries.iter().map(item).collect();
-        let items = pods
-            .iter()
-            .map(|(status, pod)| Item { metadata: &pod.object().metadata, spec: pod.spec(), status: status.as_ref() })
-            .collect();
+        let items = entries.iter().map(item).collect();
         serde_json::to_vec(&list(items))
     })
     .await
@@ -57,7 +56,7 @@ pub(super) async fn running(Extract(state): Extract<Arc<State>>) -> Response {
         Ok(pods) => pods,
         Err(error) => return super::answer::refuse(axum::http::StatusCode::INTERNAL_SERVER_ERROR, error.message),
     };
-    json(&state, async {
+    json(&state, || {
         let pods: Vec<Pod> = pods.iter().filter(|pod| runs(pod)).map(object).collect();
         let (nothing, no_spec) = (PodStatus::default(), PodSpec::default());
         let items = pods

@@ -114,7 +114,7 @@ async fn checkpoint() -> Response {
 /// `/configz`: the configuration in force.
 async fn configz(Extract(state): Extract<Arc<State>>) -> Response {
     let document = serde_json::json!({ "kubeletconfig": state.inputs.config.document });
-    json(&state, async { serde_json::to_vec(&document) }).await
+    json(&state, || serde_json::to_vec(&document)).await
 }
 
 /// Lets nobody past who is not known and allowed, to whatever path.

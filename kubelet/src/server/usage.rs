@@ -18,14 +18,14 @@ pub(super) async fn summary(
     let only = pairs.iter().find(|(key, _)| key == "only_cpu_and_memory").map(|(_, value)| value.as_str());
     let only_cpu_and_memory = matches!(only, Some("1" | "t" | "T" | "true" | "TRUE" | "True"));
     match state.inputs.stats.summary(only_cpu_and_memory).await {
-        Ok(summary) => json(&state, async { serde_json::to_vec(&summary) }).await,
+        Ok(summary) => json(&state, || serde_json::to_vec(&summary)).await,
         Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("Internal Error: {error}")),
     }
 }
 
 /// `/metrics`: ourselves.
 pub(super) async fn own(Extract(state): Extract<Arc<State>>) -> Response {
-    page(&state, async |text: &mut Text| {
+    page(&state, |text| {
         state.inputs.metrics.write(text);
         table::write(&state.inputs.table.list(), text);
         process::write(text);
@@ -35,23 +35,30 @@ pub(super) async fn own(Extract(state): Extract<Arc<State>>) -> Response {
 
 /// `/metrics/probes`.
 pub(super) async fn probes(Extract(state): Extract<Arc<State>>) -> Response {
-    page(&state, async |text: &mut Text| state.inputs.metrics.write_probes(text)).await
+    page(&state, |text| state.inputs.metrics.write_probes(text)).await
 }
 
 /// `/metrics/resource`: what `kubectl top` shows.
 pub(super) async fn resource(Extract(state): Extract<Arc<State>>) -> Response {
-    page(&state, async |text: &mut Text| state.inputs.stats.write_resource(text).await).await
+    let stats = &state.inputs.stats;
+    let snapshot = stats.snapshot().await.ok();
+    page(&state, |text| stats.write_resource(snapshot.as_deref(), text)).await
 }
 
 /// `/metrics/cadvisor`: what dashboards show.
 pub(super) async fn cadvisor(Extract(state): Extract<Arc<State>>) -> Response {
-    page(&state, async |text: &mut Text| state.inputs.stats.write_cadvisor(text).await).await
+    let stats = &state.inputs.stats;
+    match stats.snapshot().await {
+        Ok(snapshot) => page(&state, |text| stats.write_cadvisor(&snapshot, text)).await,
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
 }
 
-async fn page(state: &State, write: impl AsyncFnOnce(&mut Text)) -> Response {
-    document(state, CONTENT_TYPE, async {
+/// A page of metrics. Whatever has to be waited for was waited for: others want the turn.
+async fn page(state: &State, write: impl FnOnce(&mut Text)) -> Response {
+    document(state, CONTENT_TYPE, || {
         let mut text = Text::new();
-        write(&mut text).await;
+        write(&mut text);
         Bytes::from(text.finish())
     })
     .await

@@ -138,19 +138,18 @@ impl Stats {
         Ok(build::full(node, &snapshot, &disks))
     }
 
-    /// Writes `/metrics/resource`.
-    pub async fn write_resource(&self, out: &mut Text) {
-        let snapshot = self.snapshot().await.ok().filter(|snapshot| snapshot.error.is_none());
-        let summary = snapshot.map(|snapshot| build::brief(&self.inner.inputs.node_name, &snapshot));
+    /// Writes `/metrics/resource` of a snapshot, or that there is none.
+    pub fn write_resource(&self, snapshot: Option<&Snapshot>, out: &mut Text) {
+        let snapshot = snapshot.filter(|snapshot| snapshot.error.is_none());
+        let summary = snapshot.map(|snapshot| build::brief(&self.inner.inputs.node_name, snapshot));
         resource::write(summary.as_ref(), summary.is_none(), out);
     }
 
-    /// Writes `/metrics/cadvisor`.
-    pub async fn write_cadvisor(&self, out: &mut Text) {
-        let Ok(snapshot) = self.snapshot().await else { return };
+    /// Writes `/metrics/cadvisor` of a snapshot.
+    pub fn write_cadvisor(&self, snapshot: &Snapshot, out: &mut Text) {
         let class = |uid: &PodUid| self.inner.inputs.table.get(uid).map(|entry| entry.pod.qos());
         let root = self.inner.inputs.cgroup_root.trim_end_matches('/');
-        cadvisor::write(&snapshot, &|uid| cgroup_id(root, class(uid), uid), out);
+        cadvisor::write(snapshot, &|uid| cgroup_id(root, class(uid), uid), out);
     }
 
     /// Starts a pass if none is under way.
