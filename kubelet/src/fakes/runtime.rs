@@ -44,8 +44,18 @@ pub(crate) struct State {
     pub(crate) stop_takes: Duration,
     /// How long RunPodSandbox takes.
     pub(crate) sandbox_takes: Duration,
+    /// What UpdateRuntimeConfig was told of pod CIDRs, in order.
+    pub(crate) pod_cidrs: Vec<String>,
     /// What ExecSync of a command's first word comes to: the exit code, and what it prints; by default 0 and nothing.
     pub(crate) execs: BTreeMap<String, (i32, String)>,
+    /// Usage of containers.
+    pub(crate) container_stats: Vec<proto::ContainerStats>,
+    /// Usage of sandboxes.
+    pub(crate) sandbox_stats: Vec<proto::PodSandboxStats>,
+    /// How often usage was asked for.
+    pub(crate) stats_asked: usize,
+    /// Whether usage never comes.
+    pub(crate) stats_hang: bool,
 }
 
 impl FakeRuntime {
@@ -221,7 +231,8 @@ impl Runtime for FakeRuntime {
         async { Ok(None) }.boxed()
     }
 
-    fn set_pod_cidr<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<()>> {
+    fn set_pod_cidr<'a>(&'a self, cidr: &'a str) -> BoxFuture<'a, Result<()>> {
+        self.state().pod_cidrs.push(cidr.to_owned());
         async { Ok(()) }.boxed()
     }
 
@@ -408,10 +419,17 @@ impl Runtime for FakeRuntime {
     }
 
     fn container_stats(&self) -> BoxFuture<'_, Result<Vec<proto::ContainerStats>>> {
-        async { Ok(Vec::new()) }.boxed()
+        let mut state = self.state();
+        state.stats_asked += 1;
+        if state.stats_hang {
+            return std::future::pending().boxed();
+        }
+        let stats = state.container_stats.clone();
+        async { Ok(stats) }.boxed()
     }
 
     fn sandbox_stats(&self) -> BoxFuture<'_, Result<Vec<proto::PodSandboxStats>>> {
-        async { Ok(Vec::new()) }.boxed()
+        let stats = self.state().sandbox_stats.clone();
+        async { Ok(stats) }.boxed()
     }
 }

@@ -18,7 +18,7 @@ mod tls;
 mod usage;
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use crate::api::Api;
 use crate::clock::Clock;

@@ -65,7 +65,7 @@ async fn silent_connections_do_not_lock_out_others() {
 async fn a_hanging_runtime_hangs_nobody_who_does_not_ask_it() {
     let served = Served::start().await;
     served.put_running(&[]);
-    served.runtime.hangs.store(true, std::sync::atomic::Ordering::SeqCst);
+    served.runtime.state().stats_hang = true;
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..40 {
         let mut client = served.client(Some(ALLOWED)).await;
@@ -77,7 +77,7 @@ async fn a_hanging_runtime_hangs_nobody_who_does_not_ask_it() {
         assert_eq!(answer.expect("an answer in time").status, 200, "{path}");
     }
     assert!(waiting.try_join_next().is_none(), "the others still wait");
-    assert_eq!(served.runtime.asked.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(served.runtime.state().stats_asked, 1);
 }
 
 #[tokio::test]

@@ -8,12 +8,12 @@ mod http;
 mod matrix;
 mod pages;
 mod pod_logs;
-pub(crate) mod runtime;
 
 use super::{Inputs, Listeners, Server};
 use crate::clock::Clock;
 use crate::config::{AccessReview, Config, flags::Flags};
 use crate::fakes::api::FakeApi;
+use crate::fakes::runtime::FakeRuntime;
 use crate::metrics::Metrics;
 use crate::pod::{Pod, Source};
 use crate::runtime::{Container, ContainerState, ObservedPod};
@@ -24,7 +24,6 @@ use authorities::Authority;
 use http::{Client, Reply};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewStatus, UserInfo};
 use k8s_openapi::api::authorization::v1::{SubjectAccessReview, SubjectAccessReviewStatus};
-use runtime::Quiet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -68,7 +67,7 @@ struct Served {
     clients: Authority,
     api: FakeApi,
     table: PodTable,
-    runtime: Arc<Quiet>,
+    runtime: FakeRuntime,
     metrics: Metrics,
     serving: tokio_util::task::AbortOnDropHandle<()>,
 }
@@ -124,7 +123,7 @@ impl Served {
         }
         let mut config = config(folder.path());
         change(&mut config);
-        let (api, table, runtime) = (FakeApi::new(), PodTable::default(), Arc::new(Quiet::default()));
+        let (api, table, runtime) = (FakeApi::new(), PodTable::default(), FakeRuntime::new(Clock::system()));
         api.state().token_review = Some(whose);
         api.state().access_review = Some(may);
         let metrics = Metrics::new("node");
@@ -181,14 +180,14 @@ impl Served {
     }
 }
 
-fn inputs(config: Config, api: &FakeApi, table: &PodTable, runtime: &Arc<Quiet>, metrics: &Metrics) -> Inputs {
+fn inputs(config: Config, api: &FakeApi, table: &PodTable, runtime: &FakeRuntime, metrics: &Metrics) -> Inputs {
     let clock = Clock::system();
     let stats = Stats::new(crate::stats::Inputs {
         node_name: "node".to_owned(),
         root: config.root.clone(),
         pod_logs: config.pod_logs.clone(),
         cgroup_root: "/".to_owned(),
-        runtime: Arc::clone(runtime) as _,
+        runtime: Arc::new(runtime.clone()),
         table: table.clone(),
         volumes: Volumes::new(&config, api.api(), clock.clone(), metrics.clone()),
         cgroups: None,
@@ -198,7 +197,7 @@ fn inputs(config: Config, api: &FakeApi, table: &PodTable, runtime: &Arc<Quiet>,
         config: Arc::new(config),
         api: api.api(),
         table: table.clone(),
-        runtime: Arc::clone(runtime) as _,
+        runtime: Arc::new(runtime.clone()),
         stats,
         metrics: metrics.clone(),
         clock,

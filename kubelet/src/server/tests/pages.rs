@@ -2,13 +2,11 @@
 
 use super::http::Client;
 use super::{ALLOWED, Served};
-use crate::runtime::RuntimePod;
 use proto::{
     ContainerAttributes, ContainerStats, CpuUsage, MemoryUsage, PodSandboxAttributes, PodSandboxStats, UInt64Value,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -42,13 +40,9 @@ async fn the_private_socket_shows_the_same_to_root_alone() {
 #[tokio::test]
 async fn running_pods_are_those_of_the_runtime() {
     let served = Served::start().await;
-    let observed = crate::runtime::ObservedPod {
-        sandboxes: vec![crate::fakes::runtime::sandbox("s")],
-        containers: vec![crate::fakes::runtime::container("i", "c")],
-    };
     let uid = crate::pod::PodUid::parse("u").unwrap();
-    let pod = RuntimePod { uid, name: "orphan".into(), namespace: "ns".into(), observed };
-    served.runtime.pods.lock().unwrap().push(pod);
+    let containers = vec![crate::fakes::runtime::container("i", "c")];
+    served.runtime.put(&uid, "orphan", crate::fakes::runtime::sandbox("s"), containers);
     let list = json(&served.get("/runningpods/").await.body);
     assert_eq!(list["items"][0]["metadata"]["name"], "orphan");
     assert_eq!(list["items"][0]["spec"]["containers"][0]["name"], "c");
@@ -155,7 +149,7 @@ fn put_usage(served: &Served, second: i64) {
         rss_bytes: value(700),
         ..MemoryUsage::default()
     };
-    *served.runtime.containers.lock().unwrap() = vec![ContainerStats {
+    served.runtime.state().container_stats = vec![ContainerStats {
         attributes: Some(ContainerAttributes { id: "id1".into(), ..ContainerAttributes::default() }),
         cpu: Some(cpu),
         memory: Some(memory),
@@ -181,7 +175,7 @@ fn put_usage(served: &Served, second: i64) {
         }),
         ..Default::default()
     };
-    *served.runtime.sandboxes.lock().unwrap() = vec![PodSandboxStats {
+    served.runtime.state().sandbox_stats = vec![PodSandboxStats {
         attributes: Some(PodSandboxAttributes { id: "sb1".into(), ..PodSandboxAttributes::default() }),
         linux: Some(linux),
         windows: None,
@@ -287,7 +281,7 @@ async fn many_readers_share_one_pass() {
         readers.spawn(async move { client.send("GET", "/metrics/resource").await.status });
     }
     assert!(readers.join_all().await.into_iter().all(|status| status == 200));
-    assert_eq!(served.runtime.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(served.runtime.state().stats_asked, 1);
 }
 
 #[tokio::test]
