@@ -2,12 +2,14 @@
 //! alone; what needs an API server is a step of the cluster scenario.
 
 use std::fs::{self, File};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 use sys::mountinfo::{self, MountInfo};
 use tests::{CriDaemon, Registry, World, binary, eventually, images, write};
@@ -416,4 +418,47 @@ fn a_volume_that_can_not_be_made_keeps_its_pod_waiting_and_no_other() {
         node.delete(pod);
     }
     node.wait_until_nothing_is_left();
+}
+
+/// A file system whose server has died without a word, as NFS servers do: whoever looks at it waits.
+struct DeadServer {
+    path: PathBuf,
+    connection: Option<File>,
+}
+
+impl DeadServer {
+    fn mount(path: PathBuf) -> DeadServer {
+        let connection = File::options().read(true).write(true).open("/dev/fuse").expect("/dev/fuse");
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", connection.as_raw_fd());
+        mount(Some("dead"), &path, Some("fuse"), MsFlags::empty(), Some(options.as_str())).expect("a FUSE mount");
+        DeadServer { path, connection: Some(connection) }
+    }
+}
+
+impl Drop for DeadServer {
+    fn drop(&mut self) {
+        drop(self.connection.take()); // whoever waits gets an error now
+        let _gone_with_the_world = sys::mount::umount_detach(&self.path);
+    }
+}
+
+#[test]
+fn a_host_path_that_hangs_is_named_and_keeps_no_other_pod_waiting() {
+    let world = World::enter();
+    let node = Node::start(&world);
+    let dead = DeadServer::mount(world.new_dir("dead"));
+    let volumes = json!([{ "name": "nfs", "hostPath": { "path": dead.path, "type": "Directory" } }]);
+    node.run("stuck", &[("main", "sleep 1000", json!([{ "name": "nfs", "mountPath": "/nfs" }]))], &volumes);
+    let named = format!("check hostPath {} has not returned for 1", dead.path.display());
+    eventually("the log names stage and path", DEADLINE, || {
+        if node.log().contains(&named) { Ok(()) } else { Err(node.tail()) }
+    });
+    let mounts = json!([{ "name": "disk", "mountPath": "/disk" }]);
+    node.run("runs", &[("main", "touch /out/runs; sleep 1000", mounts)], &empty_dir("disk"));
+    node.said("runs");
+    for pod in ["stuck", "runs"] {
+        node.delete(pod);
+    }
+    node.wait_until_nothing_is_left();
+    drop(dead);
 }
