@@ -18,7 +18,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 
 /// How often a write is tried before the next period.
 const TRIES: usize = 5;
@@ -105,7 +105,8 @@ impl Reporter {
         if self.alone.is_none() && self.config.register_node {
             self.register().await;
         }
-        let mut tick = interval(self.config.heartbeat.status_update);
+        let period = self.config.heartbeat.status_update;
+        let mut tick = interval_at(Instant::now() + period, period);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let told = ready_errors(&self.health.borrow_and_update(), self.clock.now().mono);

@@ -18,6 +18,7 @@ pub(super) struct World {
     pub(super) api: FakeApi,
     pub(super) health: watch::Sender<Health>,
     pub(super) config: Config,
+    runtime: FakeRuntime,
     clock: Clock,
     recorder: Recorder,
     events: mpsc::Receiver<Event>,
@@ -31,7 +32,8 @@ impl World {
         let (recorder, events) = Recorder::captured(clock.clone());
         let config = config(folder.path());
         let health = watch::Sender::new(Health::default());
-        World { api: FakeApi::new(), health, config, clock, recorder, events, _folder: folder }
+        let runtime = FakeRuntime::new(clock.clone());
+        World { api: FakeApi::new(), health, config, runtime, clock, recorder, events, _folder: folder }
     }
 
     pub(super) fn start(&self) -> Running {
@@ -43,7 +45,7 @@ impl World {
             config: Arc::new(self.config.clone()),
             facts: Arc::new(facts()),
             api,
-            runtime: Arc::new(FakeRuntime::new(self.clock.clone())),
+            runtime: Arc::new(self.runtime.clone()),
             recorder: self.recorder.clone(),
             clock: self.clock.clone(),
             health: self.health.subscribe(),
@@ -269,4 +271,29 @@ async fn a_node_that_stands_alone_knows_itself_and_writes_nothing() {
     );
     assert_eq!(world.writes(), Vec::<String>::new());
     running.stop().await;
+}
+
+#[tokio::test]
+async fn this_machine_has_what_a_node_needs() {
+    let world = World::new();
+    let facts = crate::node::facts::facts(&world.config).unwrap();
+    assert_eq!(facts.host_ips, world.config.node_ips);
+    for resource in ["cpu", "memory", "ephemeral-storage", "pods"] {
+        assert!(facts.capacity.get(resource).is_some_and(|quantity| quantity.0 != "0"), "{resource}");
+        assert!(facts.allocatable.contains_key(resource), "{resource}");
+    }
+    assert!(!facts.boot_id.is_empty() && !facts.kernel_version.is_empty() && !facts.os_image.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_controller_sets_aside_for_pods_is_told_to_the_runtime() {
+    let world = World::new();
+    let running = world.start();
+    pass(1000).await;
+    let mut node = Node::clone(running.node.borrow().as_deref().unwrap());
+    let cidrs = vec!["10.1.0.0/24".to_owned(), "fd00:1::/64".to_owned()];
+    node.spec = Some(NodeSpec { pod_cidrs: Some(cidrs), ..NodeSpec::default() });
+    world.api.put_node(node);
+    pass(100).await;
+    assert_eq!(world.runtime.state().pod_cidrs, ["10.1.0.0/24,fd00:1::/64"]);
 }
