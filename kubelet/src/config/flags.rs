@@ -147,9 +147,14 @@ impl<'a> Given<'a> {
 
     /// The last value of a flag that has no field.
     pub(super) fn own(&self, name: &str) -> Option<&'a str> {
+        self.all(name).last()
+    }
+
+    /// All values of a flag that has no field, in order.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &'a str> {
         debug_assert!(OWN.iter().any(|own| own.argument.name == name), "--{name} is no flag of ours");
-        let named = |known: Known| matches!(known, Known::Own(own) if own.argument.name == name);
-        self.flags.iter().rev().find(|(known, _)| named(*known)).map(|(_, value)| *value)
+        let named = move |known: Known| matches!(known, Known::Own(own) if own.argument.name == name);
+        self.flags.iter().filter(move |(known, _)| named(*known)).map(|(_, value)| *value)
     }
 
     /// Refuses what would harm, and names what has no effect yet.

@@ -36,7 +36,7 @@ pub(super) fn settle(given: &Given<'_>) -> Result<Identity, ConfigError> {
         }
     };
     let external_cloud = cloud(given)?;
-    let labels = labels(given.own("node-labels").unwrap_or_default())?;
+    let labels = labels(&given.all("node-labels").collect::<Vec<_>>().join(","))?;
     Ok(Identity { name, ips, ips_given, labels, kubeconfig, external_cloud })
 }
 

@@ -36,6 +36,7 @@ fn check_source(source: &Arc<Source>) -> Result<(), ConfigError> {
             "cluster" => server(name, at, found)?,
             _ => credentials(found)?,
         }
+        found.iter().try_for_each(file)?;
     }
     Ok(())
 }
@@ -55,6 +56,17 @@ fn credentials(user: &[(Key, Node)]) -> Result<(), ConfigError> {
             Err(key.place.mistake(&title, "give a client certificate, a token or a tokenFile"))
         }
         None => Ok(()),
+    }
+}
+
+/// Whether a file that an entry names can be opened; relative ones start at the kubeconfig.
+fn file((key, node): &(Key, Node)) -> Result<(), ConfigError> {
+    const FILES: [&str; 4] = ["certificate-authority", "client-certificate", "client-key", "tokenFile"];
+    let Some((name, _)) = text(node).filter(|_| FILES.contains(&key.name.as_str())) else { return Ok(()) };
+    let path = node.place.folder().unwrap_or(Path::new("")).join(name);
+    match std::fs::File::open(&path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(node.place.mistake(&format!("`{}`: read {}: {error}", key.name, path.display()), "")),
     }
 }
 
@@ -130,6 +142,8 @@ users: [{name: u, user: {token: t}}]
         refused(("https://127.0.0.1:6443", "127.0.0.1"), &["is not a URL", "k.conf:5"]);
         refused(("{token: t}", "{exec: {command: x}}"), &["a user with `exec` is not supported", "k.conf:6"]);
         refused(("users: [", "users: {"), &["k.conf:6"]);
+        let missing = "{client-certificate: gone.pem}";
+        refused(("{token: t}", missing), &["`client-certificate`: read gone.pem: No such file", "k.conf:6"]);
     }
 
     #[test]

@@ -185,7 +185,7 @@ pub struct Limits {
     pub max_pods: u32,
     /// `podsPerCore`; 0 does not limit.
     pub pods_per_core: u32,
-    /// `podPidsLimit`; `None` for -1.
+    /// `podPidsLimit`; `None` for what is not positive.
     pub pod_pids: Option<u64>,
     /// `kubeReserved`, as quantities.
     pub kube_reserved: BTreeMap<String, String>,

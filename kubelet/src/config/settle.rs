@@ -135,7 +135,7 @@ fn limits(read: &Reader<'_>) -> Limits {
     Limits {
         max_pods: read.count("maxPods"),
         pods_per_core: read.count("podsPerCore"),
-        pod_pids: u64::try_from(read.int("podPidsLimit")).ok(),
+        pod_pids: u64::try_from(read.int("podPidsLimit")).ok().filter(|limit| *limit > 0),
         kube_reserved: read.text_map("kubeReserved"),
         system_reserved: read.text_map("systemReserved"),
         eviction_hard,

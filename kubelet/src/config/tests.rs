@@ -277,7 +277,9 @@ fn flags_are_read_as_upstream_reads_them() {
         ("cluster-dns", "10.0.0.1,10.0.0.2"),
         ("cluster-dns", "10.0.0.3"),
         ("register-with-taints", "a=b:NoSchedule,c:NoExecute"),
-        ("node-labels", "zone=a,disk=ssd"),
+        ("node-labels", "zone=a"),
+        ("node-labels", "disk=ssd"),
+        ("pod-max-pids", "0"),
         ("v", "4"),
         ("pod-infra-container-image", "registry.k8s.io/pause:3.10"),
         ("resolv-conf", ""),
@@ -290,6 +292,7 @@ fn flags_are_read_as_upstream_reads_them() {
     assert_eq!(config.dns.resolv_conf, None);
     assert_eq!((config.register_with_taints.len(), config.node_labels.len(), config.logging.verbosity), (2, 2, 4));
     assert!(config.external_cloud);
+    assert_eq!(config.limits.pod_pids, None);
     flag_refused(&[("max-pods", "x")], &["--max-pods", "`maxPods` wants an integer"]);
     flag_refused(&[("register-with-taints", "a=b:Never")], &["--register-with-taints"]);
     flag_refused(&[("cloud-provider", "aws")], &["unsupported cloud provider \"aws\""]);
@@ -326,6 +329,14 @@ fn the_document_in_force_has_the_defaults_and_what_was_given() {
     assert_eq!(document["authentication"]["anonymous"]["enabled"], true);
     assert_eq!(document["authentication"]["webhook"]["cacheTTL"], "2m");
     assert_eq!(document["enforceNodeAllocatable"], serde_json::json!(["pods"]));
+}
+
+#[test]
+fn json_with_tabs_is_a_configuration_too() {
+    let text = "{\n\t\"apiVersion\": \"kubelet.config.k8s.io/v1beta1\",\n\t\"kind\": \"KubeletConfiguration\",\n\t\"maxPods\": 7\n}\n";
+    let folder = folder(&[("k.json", text)]);
+    let config = load(&flags(&[("config", folder.path().join("k.json").to_str().unwrap())])).unwrap();
+    assert_eq!(config.limits.max_pods, 7);
 }
 
 #[test]

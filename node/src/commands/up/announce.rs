@@ -5,8 +5,11 @@ use crate::settings::Settings;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// How often pods are looked at while one isn't ready.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often pods are looked at while one isn't ready: at first, and after [`HASTE`].
+const LOOK: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
+
+/// How long a person waits for the first pod with open eyes.
+const HASTE: Duration = Duration::from_secs(15);
 
 /// Pods that aren't ready by then have a reason that `orlop ps` shows.
 const LONG_ENOUGH: Duration = Duration::from_mins(2);
@@ -35,9 +38,9 @@ pub(super) fn ps_command(settings: &Settings) -> String {
 pub(super) async fn first_pods(kubelet: Kubelet) {
     let begin = Instant::now();
     let mut told = BTreeSet::new();
-    let mut ticks = tokio::time::interval(LOOK);
     while begin.elapsed() < LONG_ENOUGH {
-        ticks.tick().await;
+        let pause = if begin.elapsed() < HASTE { LOOK[0] } else { LOOK[1] };
+        tokio::time::sleep_until(tokio::time::Instant::now() + pause).await;
         // It may not serve yet, and later calls will do.
         let Ok(pods) = kubelet.pods().await else { continue };
         for pod in pods.iter().filter(|pod| pod.is_ready()) {
