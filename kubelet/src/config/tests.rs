@@ -331,6 +331,33 @@ fn the_document_in_force_has_the_defaults_and_what_was_given() {
     assert_eq!(document["enforceNodeAllocatable"], serde_json::json!(["pods"]));
 }
 
+/// A broken file must be shown, never be the end of the process: spans of mistakes lie where they may.
+#[test]
+fn no_damage_to_a_file_is_worse_than_a_mistake() {
+    let good = format!("{HEAD}{}featureGates: {{NodeSwap: true}}\n# äöü€\n", include_str!("testdata/kubeadm.yaml"));
+    let mut seed: u64 = 1;
+    let mut random = |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(seed >> 33).unwrap() % below
+    };
+    let marks: Vec<char> = "{}[]:,-#&*!|>'\"%@`\\ \n\t\0é€a1".chars().collect();
+    for _ in 0..800 {
+        let mut text: Vec<char> = good.chars().collect();
+        for _ in 0..=random(3) {
+            let at = random(text.len());
+            match random(3) {
+                0 => text[at] = marks[random(marks.len())],
+                1 => drop(text.remove(at)),
+                _ => text.truncate(at.max(1)),
+            }
+        }
+        let source = source::Source { path: "k.yaml".into(), text: text.into_iter().collect() };
+        if let Err(error) = Document::defaults().add(&std::sync::Arc::new(source)) {
+            assert!(error.to_string().contains("k.yaml"), "{error}");
+        }
+    }
+}
+
 #[test]
 fn json_with_tabs_is_a_configuration_too() {
     let text = "{\n\t\"apiVersion\": \"kubelet.config.k8s.io/v1beta1\",\n\t\"kind\": \"KubeletConfiguration\",\n\t\"maxPods\": 7\n}\n";
