@@ -349,7 +349,8 @@ mod tests {
         assert_eq!(volume.hidden().len(), 2, "{:?}", volume.hidden());
     }
 
-    /// CVE-2017-1002102: the kubelet writes and deletes here as root, so nothing that stands here may lead it elsewhere.
+    /// CVE-2017-1002102: the kubelet writes and deletes here as root, so nothing that stands here may lead it
+    /// elsewhere.
     #[test]
     fn links_that_somebody_put_here_are_not_followed() {
         let volume = Volume::new();

@@ -86,7 +86,8 @@ fn is_there(path: &Path, medium: Medium) -> bool {
     }
 }
 
-/// Makes a folder that every user may write to, and mounts a tmpfs on it where it shall lie in memory. What is there stays.
+/// Makes a folder that every user may write to, and mounts a tmpfs on it where it shall lie in memory. What is there
+/// stays.
 pub(super) fn make(path: &Path, medium: Medium) -> sys::Result<RootFd> {
     make_folders(path.parent().unwrap_or(path))?;
     let directory = make_open_folder(path)?;
@@ -129,8 +130,8 @@ fn is_own_tmpfs(directory: &RootFd, path: &Path) -> sys::Result<bool> {
     Ok(mounted && sys::mount::filesystem_magic(directory)? == TMPFS_MAGIC)
 }
 
-/// A detached tmpfs. Its pages are never written to a swap device where the kernel can promise that (Linux 6.4): a Secret in it
-/// would be on the disk then.
+/// A detached tmpfs. Its pages are never written to a swap device where the kernel can promise that (Linux 6.4): a
+/// Secret in it would be on the disk then.
 fn tmpfs(size: Option<u64>) -> sys::Result<std::os::fd::OwnedFd> {
     let fs = Fs::open("tmpfs")?;
     fs.set_string("source", "tmpfs")?;

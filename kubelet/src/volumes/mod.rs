@@ -1,8 +1,8 @@
 //! Volumes: what a pod's volumes hold, where they lie, and how they go away again.
 //!
 //! Upstream's layout below `<root>/pods/<uid>/`: `volumes/kubernetes.io~<kind>/<name>` and, for subPaths,
-//! `volume-subpaths/<volume>/<container>/<index>`. It is given the pods, and the API for the objects that they refer to; it
-//! never asks the CRI. Nothing but tokens is kept in memory: what is set up is seen on disk.
+//! `volume-subpaths/<volume>/<container>/<index>`. It is given the pods, and the API for the objects that they refer
+//! to; it never asks the CRI. Nothing but tokens is kept in memory: what is set up is seen on disk.
 //!
 //! | module | holds |
 //! |---|---|
@@ -156,8 +156,8 @@ impl Volumes {
         }
     }
 
-    /// Sets up every volume that a container of `pod` mounts, and brings the content of those that have some up to date.
-    /// Call it at each sync: it does only what is missing. `allocatable` is the node's.
+    /// Sets up every volume that a container of `pod` mounts, and brings the content of those that have some up to
+    /// date. Call it at each sync: it does only what is missing. `allocatable` is the node's.
     ///
     /// All volumes are tried, side by side; the error is that of the first one in the spec that failed.
     pub async fn mount(&self, pod: &Pod, allocatable: &BTreeMap<String, Quantity>) -> Result<(), VolumeError> {
@@ -293,13 +293,12 @@ impl Volumes {
         VolumeError::container(volume, format!("{error} for volumeMount {volume:?} of container {container:?}"))
     }
 
-    /// Takes all volumes of a pod down: unmounts, deletes. From what is on disk alone: the object may be gone. Idempotent.
+    /// Takes all volumes of a pod down: unmounts, deletes. From what is on disk alone: the object may be gone.
+    /// Idempotent.
     pub async fn unmount(&self, uid: &PodUid) -> Result<(), VolumeError> {
         let failed = |error: &dyn std::error::Error| VolumeError::folder(uid, "FailedUnmount", error);
         let folder = self.folder(uid).0;
-        if let Some(stalled) = self.stages.in_folder(uid, &folder) {
-            return Err(failed(&stalled));
-        }
+        self.stages.settled(uid, &folder).await.map_err(|stalled| failed(&stalled))?;
         self.tokens.forget(uid);
         self.checked().retain(|(pod, _)| pod != uid);
         let path = folder.clone();

@@ -1,5 +1,5 @@
-//! Mount points inside of volumes: where a container mounts `/a/b` below its volume at `/a`, the folder `b` has to be there
-//! before, since a volume that pods can't write to is read-only when the runtime comes.
+//! Mount points inside of volumes: where a container mounts `/a/b` below its volume at `/a`, the folder `b` has to be
+//! there before, since a volume that pods can't write to is read-only when the runtime comes.
 
 use super::error::SetUpError;
 use crate::pod::Pod;

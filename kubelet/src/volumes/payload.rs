@@ -49,8 +49,8 @@ pub(super) enum PathError {
     Nul(String),
 }
 
-/// Checks a path as it stands in the API, and takes `.` and double slashes out of it. What starts with `..` is the atomic
-/// writer's own.
+/// Checks a path as it stands in the API, and takes `.` and double slashes out of it. What starts with `..` is the
+/// atomic writer's own.
 fn clean(path: &str) -> Result<PathBuf, PathError> {
     let text = || path.to_owned();
     match path {

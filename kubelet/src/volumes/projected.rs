@@ -56,8 +56,8 @@ async fn token(
     Ok(payload)
 }
 
-/// Permissions and owner of a token: readable by the pod's one user alone where there is one, by its group where that is
-/// given (the volume's ownership adds the group's bit), else as the volume says.
+/// Permissions and owner of a token: readable by the pod's one user alone where there is one, by its group where that
+/// is given (the volume's ownership adds the group's bit), else as the volume says.
 fn access(pod: &Pod, default_mode: Option<i32>) -> (u32, Option<u32>) {
     let owner = only_user(pod);
     let group = pod.spec().security_context.as_ref().and_then(|context| context.fs_group);

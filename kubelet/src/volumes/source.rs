@@ -18,7 +18,8 @@ pub(super) enum Source<'a> {
     Projected(&'a ProjectedVolumeSource),
 }
 
-/// A volume without any source is an emptyDir, as the API server's defaults have it; a static pod has seen no API server.
+/// A volume without any source is an emptyDir, as the API server's defaults have it; a static pod has seen no API
+/// server.
 static NO_SOURCE: EmptyDirVolumeSource = EmptyDirVolumeSource { medium: None, size_limit: None };
 
 impl<'a> Source<'a> {

@@ -11,6 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// When a stage is worth a warning.
@@ -62,7 +63,11 @@ type Key = (PodUid, Work);
 
 /// What runs now. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Stages(Arc<Mutex<BTreeMap<Key, Stage>>>);
+pub(super) struct Stages {
+    running: Arc<Mutex<BTreeMap<Key, Stage>>>,
+    /// Told each time that one ends.
+    ended: Arc<Notify>,
+}
 
 /// One piece of work under way.
 #[derive(Debug, Clone)]
@@ -122,15 +127,25 @@ impl Stages {
         }))
     }
 
-    /// The stage of this pod that still makes something in its folder: whoever takes the folder away has to wait for it.
-    pub(super) fn in_folder(&self, uid: &PodUid, folder: &Path) -> Option<Stalled> {
+    /// Waits until nothing of this pod makes anything in its folder any more: whoever takes the folder away comes
+    /// after. Fails with a stage that does not end.
+    pub(super) async fn settled(&self, uid: &PodUid, folder: &Path) -> Result<(), Stalled> {
+        let deadline = Instant::now() + GIVE_UP;
+        loop {
+            let mut ended = std::pin::pin!(self.ended.notified());
+            ended.as_mut().enable(); // before we look, so that no end is missed
+            let Some(stage) = self.in_folder(uid, folder) else { return Ok(()) };
+            if tokio::time::timeout_at(deadline, ended).await.is_err() {
+                return Err(stage.stalled());
+            }
+        }
+    }
+
+    fn in_folder(&self, uid: &PodUid, folder: &Path) -> Option<Stage> {
         let makes = |(key, stage): &(&Key, &Stage)| -> bool {
             key.0 == *uid && matches!(key.1, Work::Volume(_)) && stage.path.starts_with(folder)
         };
-        let stages = self.lock();
-        let stage = stages.iter().find(makes).map(|(_, stage)| stage.clone());
-        drop(stages);
-        stage.map(|stage| stage.stalled())
+        self.lock().iter().find(makes).map(|(_, stage)| stage.clone())
     }
 
     fn of(&self, key: &Key) -> Option<Stalled> {
@@ -149,7 +164,7 @@ impl Stages {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Stage>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -172,6 +187,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stages.lock().remove(&self.key);
+        self.stages.ended.notify_waiters();
     }
 }
 
@@ -207,11 +223,12 @@ mod tests {
         }
         let error = hung.await.unwrap().unwrap_err();
         assert_eq!((error.stage, error.path.as_path()), ("stat", Path::new("/dead")));
-        assert!(stages.in_folder(&uid(), Path::new("/dead")).is_some());
+        let pod = uid();
+        let mut settled = std::pin::pin!(stages.settled(&pod, Path::new("/dead")));
+        assert!(futures_util::poll!(&mut settled).is_pending());
+        assert_eq!(stages.settled(&uid(), Path::new("/elsewhere")).await, Ok(()));
         release.send(()).unwrap();
-        while stages.of(&(uid(), Work::on("nfs"))).is_some() {
-            tokio::task::yield_now().await;
-        }
+        assert_eq!(settled.await, Ok(()));
         assert_eq!(stages.run(&uid(), Work::on("nfs"), "stat", Path::new("/"), || 8).await, Ok(8));
     }
 }

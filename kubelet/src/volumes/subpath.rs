@@ -1,9 +1,10 @@
 //! subPath: one path inside of a volume, mounted instead of the whole.
 //!
 //! A pod writes to its volume while we look: it can put a link to the host's root wherever we are about to go
-//! (CVE-2017-1002101), and exchange it for a folder and back at any moment (CVE-2021-25741). So the path is resolved by the
-//! kernel, beneath an fd of the volume, and what comes back is an fd; that fd is mounted, and no path of the volume is looked at
-//! again. A link that stays inside of the volume is fine.
+//! (CVE-2017-1002101), and exchange it for a folder and back at any moment (CVE-2021-25741). So the path is resolved by
+//! the kernel, beneath an fd of the volume, and what comes back is an fd; that fd is mounted, and no path of the volume
+//! is looked at again. A relative link that stays inside of the volume is fine. An absolute one is refused wherever it
+//! leads: it means one path to the pod and another one to the host, and upstream takes the host's.
 
 use super::empty_dir::make_folders;
 use std::os::fd::OwnedFd;
@@ -21,7 +22,8 @@ pub(super) enum SubPathError {
     Prepare(#[source] sys::Error),
 }
 
-/// Binds `sub_path` of the volume at `volume` on `target`, in place of what an earlier start of the container left there.
+/// Binds `sub_path` of the volume at `volume` on `target`, in place of what an earlier start of the container left
+/// there.
 pub(super) fn bind(volume: &Path, sub_path: &Path, target: &Path) -> Result<(), SubPathError> {
     let volume = RootFd::open(volume).map_err(SubPathError::Prepare)?;
     let source = open(&volume, sub_path)?;

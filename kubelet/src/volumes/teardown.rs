@@ -126,8 +126,8 @@ fn try_remove(root: &RootFd, folder: &Path, path: &Path, depth: u32, failures: &
     if failures.len() > before { Ok(()) } else { at::rmdirat(&parent, name) }
 }
 
-/// The processes that have a file, their working directory or their root below a mount point. Reads links only: a stat could
-/// hang on the very mount.
+/// The processes that have a file, their working directory or their root below a mount point. Reads links only: a stat
+/// could hang on the very mount.
 fn holders(mount_point: &Path) -> Vec<Holder> {
     let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
     let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();

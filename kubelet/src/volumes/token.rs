@@ -58,8 +58,8 @@ impl Tokens {
         Tokens { clock, tokens: Arc::default() }
     }
 
-    /// The token of a pod for a projection: the one that we have while it is young, else a new one; the old one again if there is no
-    /// new one and it is still good.
+    /// The token of a pod for a projection: the one that we have while it is young, else a new one; the old one again
+    /// if there is no new one and it is still good.
     pub(super) async fn get(
         &self,
         api: &dyn Api,
