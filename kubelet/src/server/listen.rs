@@ -335,7 +335,8 @@ mod tests {
         let (ours, _theirs) = tokio::io::duplex(1024);
         let (_close, closing) = watch::channel(false);
         let began = Instant::now();
-        connection(ours, builder(), Router::new(), Peer::new(&[], false), closing).await;
+        let served = connection(ours, builder(), Router::new(), Peer::new(&[], false), closing);
+        tokio::time::timeout(2 * UNKNOWN_FOR, served).await.expect("an end");
         assert_eq!(began.elapsed(), UNKNOWN_FOR);
     }
 
