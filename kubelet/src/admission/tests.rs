@@ -1,3 +1,5 @@
+//! What a node takes, and in which words it refuses.
+
 use super::*;
 use crate::pod::Source;
 use crate::runtime::ObservedPod;

@@ -1,3 +1,5 @@
+//! The tree of kubepods on fixtures of both hierarchies.
+
 use super::*;
 use crate::pod::Source;
 use cgroup::Kind;

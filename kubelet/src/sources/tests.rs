@@ -1,3 +1,5 @@
+//! What the sources say, merged.
+
 use super::*;
 use crate::fakes::api::FakeApi;
 use serde_json::json;

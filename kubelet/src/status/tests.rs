@@ -1,3 +1,5 @@
+//! Phases, conditions and container statuses.
+
 use super::*;
 use crate::pod::Source;
 use crate::probes::State;

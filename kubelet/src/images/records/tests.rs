@@ -1,3 +1,5 @@
+//! Which images a pod may use without pulling.
+
 use super::*;
 use crate::images::keyring::Keyring;
 use k8s_openapi::ByteString;

@@ -1,3 +1,5 @@
+//! When a node speaks, and what makes it speak sooner.
+
 use super::*;
 
 #[test]

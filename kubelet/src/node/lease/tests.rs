@@ -1,3 +1,5 @@
+//! The lease against an API server in memory.
+
 use super::*;
 use crate::fakes::api::FakeApi;
 use crate::node::tests::pass;

@@ -1,3 +1,5 @@
+//! Thresholds to pressures and back.
+
 use super::*;
 
 const GIB: u64 = 1 << 30;

@@ -1,3 +1,5 @@
+//! How a node is registered, and what is put right on one that exists.
+
 use super::*;
 use crate::fakes::api::FakeApi;
 use crate::node::status::tests::facts;

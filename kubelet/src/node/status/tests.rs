@@ -1,3 +1,5 @@
+//! The status of a node, field by field.
+
 use super::*;
 use crate::fakes::api::strategic_merge;
 use jiff::Timestamp;

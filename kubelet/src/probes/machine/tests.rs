@@ -1,3 +1,5 @@
+//! Results of probes to verdicts.
+
 use super::*;
 use Outcome::{Errored, Failure, Success};
 

@@ -1,3 +1,5 @@
+//! A folder of manifests while it changes.
+
 use super::*;
 
 /// A folder of manifests, and what is read of it.

@@ -1,3 +1,5 @@
+//! Manifests to static pods, and to the mistakes that a person sees.
+
 use super::*;
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Containers to their CRI configs.
+
 use super::*;
 use crate::pod::Source;
 use crate::spec::files::tests::config;

@@ -1,3 +1,5 @@
+//! DNS policies to resolv.conf.
+
 use super::*;
 use crate::pod::Source;
 use serde_json::{Value, json};

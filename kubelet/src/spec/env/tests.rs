@@ -1,3 +1,5 @@
+//! Environment variables of all kinds.
+
 use super::*;
 use crate::fakes::api::FakeApi;
 use crate::pod::Source;

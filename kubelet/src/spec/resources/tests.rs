@@ -1,3 +1,5 @@
+//! Requests and limits to what the kernel takes.
+
 use super::*;
 use crate::pod::Source;
 use serde_json::{Value, json};

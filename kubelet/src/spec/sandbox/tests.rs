@@ -1,3 +1,5 @@
+//! Pods to their sandbox configs.
+
 use super::*;
 use crate::pod::Source;
 use crate::spec::files::tests::config;

@@ -1,3 +1,5 @@
+//! When a status is written, and when not.
+
 use super::*;
 use crate::fakes::api::FakeApi;
 use crate::pod::Source;

@@ -1,3 +1,5 @@
+//! gRPC probes against servers that answer, refuse and hang.
+
 use super::*;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;

@@ -1,3 +1,5 @@
+//! HTTP probes against servers that answer, redirect and hang.
+
 use super::*;
 use k8s_openapi::api::core::v1::HTTPHeader;
 use std::sync::atomic::{AtomicUsize, Ordering};
