@@ -390,7 +390,7 @@ impl Runtime for FakeRuntime {
         let answer = self.call("ExecSync", Some(note)).map(|state| {
             let (exit_code, printed) =
                 command.first().and_then(|word| state.execs.get(word)).cloned().unwrap_or_default();
-            proto::ExecSyncResponse { stdout: printed.into_bytes().into(), exit_code, ..Default::default() }
+            proto::ExecSyncResponse { stdout: printed.into_bytes(), exit_code, ..Default::default() }
         });
         async { answer }.boxed()
     }
