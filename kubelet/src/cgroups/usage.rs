@@ -19,7 +19,7 @@ pub struct Usage {
     pub major_page_faults: u64,
     /// Tasks.
     pub pids: u64,
-    /// The memory limit, if there is one.
+    /// The lowest memory limit on the way up from it, if there is one.
     pub memory_limit: Option<u64>,
 }
 

@@ -22,12 +22,12 @@ pub struct Machine {
 impl Machine {
     /// Looks at /sys. Blocking, for a moment.
     pub fn probe(memory_bytes: u64, cgroup_v2: bool) -> Machine {
-        let file = if cgroup_v2 { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes" };
+        // On v2 swap is a part of the memory controller, and accounted for wherever the kernel knows swap at all.
+        let swap = if cgroup_v2 { "/proc/swaps" } else { "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes" };
         Machine {
             memory_bytes,
             cgroup_v2,
-            // On v2 swap is a part of the memory controller, and accounted for wherever there is some.
-            swap_accounting: if cgroup_v2 { Path::new("/proc/swaps").exists() } else { Path::new(file).exists() },
+            swap_accounting: Path::new(swap).exists(),
             selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             huge_page_sizes: huge_page_sizes(&entries("/sys/kernel/mm/hugepages")),
             thermal_throttle: thermal_throttle("/sys/devices/system/cpu"),

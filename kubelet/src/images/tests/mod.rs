@@ -1,3 +1,5 @@
+//! Pulls against a runtime in memory.
+
 mod registry;
 
 use super::*;
@@ -217,7 +219,7 @@ async fn a_secret_that_is_not_there_is_told_and_the_pull_goes_on() {
     );
 }
 
-/// A private image on the node is for pods that may pull it.
+/// A private image on the node is for pods that may pull it. Mutant: everybody a holder.
 #[tokio::test(start_paused = true)]
 async fn what_one_pod_pulled_with_a_secret_is_no_gift_to_another() {
     let world = World::new();
@@ -229,6 +231,22 @@ async fn what_one_pod_pulled_with_a_secret_is_no_gift_to_another() {
     assert_eq!(world.ensure(&pod("c", "reg.io/app:1", "IfNotPresent", &[])).await, "ErrImagePull: pull access denied");
     let never = world.ensure(&pod("d", "reg.io/app:1", "Never", &[])).await;
     assert!(never.starts_with("ErrImageNeverPull: "), "{never}");
+}
+
+/// Mutant: what nobody knows the credentials of is for everybody.
+#[tokio::test(start_paused = true)]
+async fn what_a_crashed_pull_left_behind_is_for_those_who_can_pull_it() {
+    let world = World::new();
+    world.images.records.begin("reg.io/app:1").expect("a note");
+    let mut shelf = world.registry.shelf();
+    shelf.there.insert("reg.io/app:1".to_owned(), image(3));
+    shelf.password = "right";
+    drop(shelf);
+    let app = |uid, secrets: &[&str]| pod(uid, "reg.io/app:1", "IfNotPresent", secrets);
+    assert_eq!(world.ensure(&app("a", &[])).await, "ErrImagePull: pull access denied");
+    world.images.records.begin("reg.io/app:1").expect("a note");
+    world.put_secret("mine", "u", "right");
+    assert_eq!(world.ensure(&app("b", &["mine"])).await, "ok sha256:7");
 }
 
 async fn together(world: &World, pods: &[Pod]) -> Vec<String> {

@@ -1,3 +1,5 @@
+//! The folders and files of a pod.
+
 use super::*;
 use crate::config::flags::Flags;
 use crate::pod::Source;
@@ -148,7 +150,7 @@ fn check_profile(node: &Node, name: &str, expected: bool) {
     assert_eq!(found.is_ok(), expected, "{name}");
 }
 
-/// CVE-2023-2431: no profile at all is what a container gets whose profile is not there.
+/// CVE-2023-2431: no profile at all is what a container gets whose profile is not there. Mutant: the file not looked at.
 #[test]
 fn a_localhost_profile_is_a_file_with_something_in_it() {
     let node = Node::new();

@@ -1,3 +1,5 @@
+//! Security contexts, field by field.
+
 use super::*;
 use crate::pod::Source;
 use serde_json::{Value, json};
@@ -43,7 +45,8 @@ fn check_user(of_pod: Value, own: Value, image: &proto::Image, expected: Result<
     assert_eq!(user, expected, "{of_pod} {own}");
 }
 
-/// CVE-2019-11245: the image's user is taken at every start, from the image as it is now.
+/// CVE-2019-11245: the image's user is taken at every start, from the image as it is now. Mutant: the image left out of
+/// `user`, so that the runtime falls back to root.
 #[test]
 fn the_image_s_user_counts_where_nobody_says_otherwise() {
     let none = || json!({});
@@ -141,7 +144,7 @@ fn the_container_s_seccomp_profile_goes_before_the_pod_s_and_the_node_s() {
     check_seccomp(none(), localhost(Some("dir/p.json")), true, Ok(Seccomp::Localhost("dir/p.json".into())));
 }
 
-/// CVE-2023-2431: a profile that is not named is not "no profile".
+/// CVE-2023-2431: a profile that is not named is not "no profile". Mutant: an empty name read as `Unconfined`.
 #[test]
 fn a_localhost_profile_is_named_and_below_its_folder() {
     for (name, text) in [
