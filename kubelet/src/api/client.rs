@@ -156,6 +156,9 @@ pub(super) fn map_error(error: &kube::Error) -> ApiError {
             ));
         }
         kube::Error::FromUtf8(_) => return ApiError::Unavailable("the API server's answer is not text".to_owned()),
+        // kube's own words for these say nothing.
+        kube::Error::Service(source) => return ApiError::Unavailable(chain(&**source)),
+        kube::Error::HyperError(source) => return ApiError::Unavailable(chain(source)),
         other => return ApiError::Unavailable(chain(other)),
     };
     let message = status.message.clone();

@@ -71,11 +71,14 @@ enum Known<K> {
     Is(Arc<K>),
 }
 
+/// By namespace and name.
+type Entries<K> = BTreeMap<(String, String), Entry<K>>;
+
 /// The objects of one kind. Cheap to clone.
 pub(super) struct Kept<K> {
     client: kube::Client,
     changes: broadcast::Sender<Reference>,
-    entries: Arc<Mutex<BTreeMap<(String, String), Entry<K>>>>,
+    entries: Arc<Mutex<Entries<K>>>,
 }
 
 impl<K> Clone for Kept<K> {
@@ -160,7 +163,7 @@ impl<K: Referred> Kept<K> {
         Entry { users: 0, known, task }
     }
 
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<(String, String), Entry<K>>> {
+    fn entries(&self) -> MutexGuard<'_, Entries<K>> {
         self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -17,10 +17,13 @@ use tracing::{debug, info, warn};
 
 /// The API server ends a watch after this long, and we start the next.
 const WATCH_SECONDS: u32 = 290;
+/// Deadline of a list, and of the beginning of a watch.
+const DEADLINE: Duration = Duration::from_secs(60);
 /// Slack for its answer, before a watch counts as dead.
 const SLACK: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Short enough that a node works again soon after a long outage; jitter keeps a cluster's nodes apart.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A watch that held so long was a success, whatever ended it.
 const HELD: Duration = Duration::from_secs(10);
 
@@ -127,7 +130,7 @@ impl<K: Versioned + Send + 'static, L: Lists<K>> Watch<K, L> {
         match std::mem::replace(&mut self.phase, Phase::List) {
             Phase::List => self.list().await,
             Phase::Resume(version) => {
-                match self.server.watch(&version).await {
+                match within(self.server.watch(&version)).await {
                     Ok(events) => self.phase = Phase::Watching { version, events, since: Instant::now() },
                     Err(error) if is_gone(&error) => self.relist(&error),
                     Err(error) => {
@@ -142,7 +145,7 @@ impl<K: Versioned + Send + 'static, L: Lists<K>> Watch<K, L> {
     }
 
     async fn list(&mut self) -> Option<Seen<K>> {
-        match self.server.list().await {
+        match within(self.server.list()).await {
             Ok((all, version)) => {
                 self.works();
                 self.listed = true;
@@ -245,6 +248,12 @@ impl<K: Versioned + Send + 'static, L: Lists<K>> Watch<K, L> {
         }
         self.failures = 0;
     }
+}
+
+/// A call that an API server which took it never answers has failed.
+async fn within<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    let silence = |_| kube::Error::Service(format!("the API server did not answer within {DEADLINE:?}").into());
+    tokio::time::timeout(DEADLINE, call).await.map_err(silence)?
 }
 
 /// Whether the version is too old to resume from.

@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -217,9 +218,12 @@ impl AsRawFd for Watcher {
 
 impl Notices {
     fn new() -> Notices {
-        let made = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
-            .map_err(io::Error::from)
-            .and_then(|inotify| AsyncFd::with_interest(Watcher(inotify), tokio::io::Interest::READABLE));
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).map_err(io::Error::from);
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe for types that may lie about their fd; an Inotify can't"
+        )]
+        let made = inotify.and_then(|inotify| AsyncFd::with_interest(Watcher(inotify), Interest::READABLE));
         match made {
             Ok(made) => Notices(Some(made)),
             Err(error) => {

@@ -127,7 +127,7 @@ enum Step {
 /// What became of it.
 enum Outcome {
     /// The object as it is now, and the version of the entry that made it so.
-    Patched(Known, u64),
+    Patched(Box<Known>, u64),
     /// The object is gone, or another one has its name.
     Gone,
     Failed(ApiError),
@@ -223,7 +223,7 @@ impl Task {
                 entry.failures = 0;
                 // What a server drops of it is not sent again: only news make another version.
                 entry.told = version;
-                entry.known = Some(Arc::new(known));
+                entry.known = Some(Arc::from(known));
             }
             Outcome::Gone => {
                 // A mirror comes back; a pod of the API server doesn't.
@@ -341,7 +341,7 @@ async fn write(api: Arc<dyn Api>, uid: PodUid, known: Arc<Known>, step: Step, ve
         Step::Delete => api.delete_pod(&known.namespace, &known.name, &known.uid, 0).await.map(|()| None),
     };
     let outcome = match result {
-        Ok(Some(object)) => Outcome::Patched(Known::of(&object), version),
+        Ok(Some(object)) => Outcome::Patched(Box::new(Known::of(&object)), version),
         Ok(None) | Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => Outcome::Gone,
         Err(error) => Outcome::Failed(error),
     };

@@ -1,3 +1,5 @@
+//! Watches that are resumed, begun again and given up.
+
 use super::*;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::core::Status;
@@ -8,6 +10,8 @@ use std::sync::{Arc, Mutex};
 /// What the server does next.
 enum Step {
     List(Result<(Vec<&'static str>, &'static str), u16>),
+    /// Takes the question and never answers.
+    Silence,
     Watch(Result<Vec<serde_json::Value>, u16>),
 }
 
@@ -48,7 +52,7 @@ impl Lists<ConfigMap> for Script {
             }
             Some(Step::List(Err(code))) => Err(refusal(code)),
             Some(Step::Watch(_)) => panic!("a list instead of a watch"),
-            None => std::future::pending().await,
+            Some(Step::Silence) | None => std::future::pending().await,
         }
     }
 
@@ -61,7 +65,7 @@ impl Lists<ConfigMap> for Script {
             }
             Some(Step::Watch(Err(code))) => Err(refusal(code)),
             Some(Step::List(_)) => panic!("a watch instead of a list"),
-            None => std::future::pending().await,
+            Some(Step::Silence) | None => std::future::pending().await,
         }
     }
 }
@@ -71,7 +75,7 @@ async fn check(steps: impl IntoIterator<Item = Step>, told: &[&str], asked: &[&s
     let script = Script::new(steps);
     let mut seen = Box::pin(watch("things".to_owned(), script.clone()));
     let mut all = Vec::new();
-    while let Ok(Some(seen)) = tokio::time::timeout(Duration::from_secs(600), seen.next()).await {
+    while let Ok(Some(seen)) = tokio::time::timeout(DEADLINE * 10, seen.next()).await {
         let name = |object: &ConfigMap| object.metadata.name.clone().unwrap();
         all.push(match seen {
             Seen::All(list) => format!("all {:?}", list.iter().map(name).collect::<Vec<_>>()),
@@ -81,7 +85,10 @@ async fn check(steps: impl IntoIterator<Item = Step>, told: &[&str], asked: &[&s
         });
     }
     assert_eq!(all, told);
-    assert_eq!(script.asked(), asked);
+    // Past the script's end the last question is asked again and again.
+    let mut heard = script.asked();
+    heard.truncate(asked.len());
+    assert_eq!(heard, asked);
 }
 
 fn event(kind: &str, name: &str, version: &str) -> serde_json::Value {
@@ -152,8 +159,23 @@ async fn who_waits_for_the_first_list_hears_once_that_it_fails() {
     .await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_server_that_never_answers_is_asked_again() {
+    check(
+        [
+            Step::Silence,
+            Step::List(Ok((vec!["a"], "1"))),
+            Step::Silence,
+            Step::Watch(Ok(vec![event("ADDED", "b", "2")])),
+        ],
+        &["failed the API server did not answer within 60s", "all [\"a\"]", "upsert b"],
+        &["list", "list", "watch 1", "watch 1", "watch 2"],
+    )
+    .await;
+}
+
 #[test]
-fn pauses_double_up_to_half_a_minute_and_vary() {
+fn pauses_double_up_to_ten_seconds_and_vary() {
     assert_eq!(pause(1, 500), FIRST_PAUSE);
     assert_eq!(pause(2, 500), FIRST_PAUSE * 2);
     assert_eq!(pause(99, 500), LONGEST_PAUSE);
