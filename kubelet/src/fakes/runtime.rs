@@ -38,6 +38,8 @@ pub(crate) struct State {
     pub(crate) down: bool,
     /// Whether it has no events.
     pub(crate) silent: bool,
+    /// Whether it never answers who asks for them, as a server in Go that has none to tell.
+    pub(crate) speechless: bool,
     /// What StatusResponse says of the network.
     pub(crate) without_network: bool,
     /// How long a container takes to end when it is asked to; by default it ends at once.
@@ -117,7 +119,7 @@ impl FakeRuntime {
     }
 
     fn tell(&self, uid: PodUid, id: String) {
-        if !self.state().silent {
+        if !self.state().silent && !self.state().speechless {
             let kind = proto::ContainerEventType::ContainerStoppedEvent;
             // Nobody may listen.
             let _ = self.events.send(Changed { uid, id, kind });
@@ -261,6 +263,9 @@ impl Runtime for FakeRuntime {
             if self.state().silent {
                 let message = "rpc error: code = Unimplemented desc = no events".to_owned();
                 return Err(RuntimeError { call: "GetContainerEvents", code: tonic::Code::Unimplemented, message });
+            }
+            if self.state().speechless {
+                std::future::pending::<()>().await;
             }
             let events = BroadcastStream::new(self.events.subscribe());
             Ok(events.filter_map(|event| async { event.ok().map(Ok) }).boxed())

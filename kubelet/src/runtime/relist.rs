@@ -2,12 +2,14 @@
 //!
 //! With events a list every half minute is for what an event may have missed; a runtime without them is listed every
 //! second, as upstream does. A stream that ends or falls behind is opened anew, and everything listed meanwhile.
+//! Listing never waits for the stream: a server in Go (containerd) does not answer before it has an event to tell.
 
 use super::{Changed, Health, Result, Runtime, RuntimePod};
 use crate::metrics::Metrics;
 use crate::pod::PodUid;
-use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use futures_util::{FutureExt as _, StreamExt as _};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -28,6 +30,25 @@ pub(crate) enum News {
     All(Vec<RuntimePod>),
 }
 
+type Stream = BoxStream<'static, Result<Changed>>;
+
+/// What we have of the runtime's events.
+enum Events {
+    /// Nothing; it is asked at this time.
+    Absent { ask: Instant },
+    /// The question.
+    Asked(BoxFuture<'static, Result<Stream>>),
+    /// All of them, from the first list after this on.
+    Open(Stream),
+}
+
+/// What there was to hear.
+enum Heard {
+    Changed(PodUid),
+    /// The stream opened or broke: only a list tells what happened meanwhile.
+    Gap,
+}
+
 /// Lists and listens until nobody hears the news any more.
 pub(crate) async fn run(
     runtime: Arc<dyn Runtime>,
@@ -35,25 +56,14 @@ pub(crate) async fn run(
     health: Arc<watch::Sender<Health>>,
     metrics: Metrics,
 ) {
-    let mut events: Option<BoxStream<'static, Result<Changed>>> = None;
-    let mut ask_again = Instant::now();
+    let mut events = Events::Absent { ask: Instant::now() };
     loop {
-        if events.is_none() && Instant::now() >= ask_again {
-            events = runtime.events().await.inspect_err(|error| tracing::debug!(%error, "no events")).ok();
-            ask_again = Instant::now() + ASK_AGAIN;
-        }
-        // After the stream was opened: what happens from here on is heard or listed.
-        let listed = list(&*runtime, &news, &health, &metrics).await;
-        if listed.is_none() {
+        if list(&*runtime, &news, &health, &metrics).await.is_none() {
             return;
         }
-        let period = if events.is_some() { WITH_EVENTS } else { WITHOUT_EVENTS };
-        if !hear(&mut events, &news, Instant::now() + period).await {
+        let period = if matches!(events, Events::Open(_)) { WITH_EVENTS } else { WITHOUT_EVENTS };
+        if !hear(&mut events, &runtime, &news, Instant::now() + period).await {
             return;
-        }
-        if events.is_none() && period == WITH_EVENTS {
-            // The stream broke: a runtime that is back has one again.
-            ask_again = Instant::now();
         }
     }
 }
@@ -80,34 +90,51 @@ async fn list(
     }
 }
 
-/// Passes events on until it is time to list again or the stream ends. False if nobody listens any more.
-async fn hear(
-    events: &mut Option<BoxStream<'static, Result<Changed>>>,
-    news: &mpsc::Sender<News>,
-    until: Instant,
-) -> bool {
+/// Passes events on until it is time to list again. False if nobody listens any more.
+async fn hear(events: &mut Events, runtime: &Arc<dyn Runtime>, news: &mpsc::Sender<News>, until: Instant) -> bool {
     loop {
-        let Some(stream) = events else {
-            tokio::select! {
-                () = tokio::time::sleep_until(until) => return true,
-                () = news.closed() => return false,
-            }
-        };
         tokio::select! {
-            event = stream.next() => match event {
-                Some(Ok(changed)) => if news.send(News::Changed(changed.uid)).await.is_err() { return false },
-                Some(Err(error)) => {
-                    tracing::debug!(%error, "the events of the runtime ended");
-                    *events = None;
-                    return true;
-                }
-                None => {
-                    *events = None;
-                    return true;
-                }
+            heard = events.next(runtime) => match heard {
+                Heard::Changed(uid) => if news.send(News::Changed(uid)).await.is_err() { return false },
+                Heard::Gap => return true,
             },
             () = tokio::time::sleep_until(until) => return true,
             () = news.closed() => return false,
+        }
+    }
+}
+
+impl Events {
+    /// Waits for something to hear. Nothing is lost when the caller stops waiting.
+    async fn next(&mut self, runtime: &Arc<dyn Runtime>) -> Heard {
+        loop {
+            match self {
+                Events::Absent { ask } => {
+                    tokio::time::sleep_until(*ask).await;
+                    let runtime = Arc::clone(runtime);
+                    *self = Events::Asked(async move { runtime.events().await }.boxed());
+                }
+                Events::Asked(answer) => match answer.await {
+                    Ok(stream) => {
+                        *self = Events::Open(stream);
+                        return Heard::Gap;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "no events");
+                        *self = Events::Absent { ask: Instant::now() + ASK_AGAIN };
+                    }
+                },
+                Events::Open(stream) => {
+                    match stream.next().await {
+                        Some(Ok(changed)) => return Heard::Changed(changed.uid),
+                        Some(Err(error)) => tracing::debug!(%error, "the events of the runtime ended"),
+                        None => {}
+                    }
+                    // A runtime that is back has events again.
+                    *self = Events::Absent { ask: Instant::now() + WITHOUT_EVENTS };
+                    return Heard::Gap;
+                }
+            }
         }
     }
 }

@@ -39,9 +39,18 @@ async fn ten_good_minutes_forgive_a_crash() {
 
 #[tokio::test(start_paused = true)]
 async fn a_runtime_without_events_is_listed_every_second() {
+    listed_every_second(|runtime| runtime.state().silent = true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_answers_with_its_first_event_is_listed_until_then() {
+    listed_every_second(|runtime| runtime.state().speechless = true).await;
+}
+
+async fn listed_every_second(make: impl FnOnce(&FakeRuntime)) {
     let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
     let runtime = FakeRuntime::new(clock.clone());
-    runtime.state().silent = true;
+    make(&runtime);
     let stage = Stage::with(runtime, FakeHost::default(), clock, Arc::new(|_, _| Ok(()))).await;
     stage.wants(&[&web()]).await;
     stage.runtime.exit("web", 1);
