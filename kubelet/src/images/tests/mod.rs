@@ -238,10 +238,8 @@ async fn what_one_pod_pulled_with_a_secret_is_no_gift_to_another() {
 async fn what_a_crashed_pull_left_behind_is_for_those_who_can_pull_it() {
     let world = World::new();
     world.images.records.begin("reg.io/app:1").expect("a note");
-    let mut shelf = world.registry.shelf();
-    shelf.there.insert("reg.io/app:1".to_owned(), image(3));
-    shelf.password = "right";
-    drop(shelf);
+    world.registry.shelf().there.insert("reg.io/app:1".to_owned(), image(3));
+    world.registry.shelf().password = "right";
     let app = |uid, secrets: &[&str]| pod(uid, "reg.io/app:1", "IfNotPresent", secrets);
     assert_eq!(world.ensure(&app("a", &[])).await, "ErrImagePull: pull access denied");
     world.images.records.begin("reg.io/app:1").expect("a note");
