@@ -80,9 +80,11 @@ impl Dispatcher {
     /// Dispatches until an input ends. All workers end with it; what they were doing to pods is left as it is.
     pub(crate) async fn run(mut self, mut inputs: Inputs) {
         let mut health = self.context.health.clone();
-        let mut well = false;
+        let (mut well, mut answered) = (false, false);
         loop {
-            let ready = self.listed.is_some();
+            // A pod that is begun before the runtime has told of its network would be told that there is none.
+            answered |= health.borrow().status.is_some();
+            let ready = answered && self.listed.is_some();
             tokio::select! {
                 news = inputs.news.recv() => match news {
                     Some(news) => self.hear(news),
@@ -166,6 +168,7 @@ impl Dispatcher {
                 }
                 self.unheard.remove(&source);
                 self.end_orphans();
+                self.remove_orphaned_mirrors();
             }
             Update::Upsert(pod) => self.upsert(pod),
             Update::Remove { uid, .. } => self.remove(&uid),
@@ -255,6 +258,23 @@ impl Dispatcher {
             order.remove();
             let beginning = Beginning { lifecycle: Lifecycle::Syncing, observed: found.observed, told: false };
             self.spawn(order, None, beginning);
+        }
+    }
+
+    /// Has mirrors removed whose static pods went while no kubelet ran.
+    fn remove_orphaned_mirrors(&self) {
+        if !self.unheard.is_empty() {
+            return;
+        }
+        let of_workers = self.slots.values().map(|slot| slot.orders.borrow().pod.clone());
+        let static_pods: Vec<Pod> = of_workers.chain(self.waiting.values().cloned()).filter(Pod::is_static).collect();
+        for (namespace, name) in self.context.mirrors.orphans(&static_pods) {
+            let mirrors = self.context.mirrors.clone();
+            tokio::spawn(async move {
+                if let Err(error) = mirrors.remove(&namespace, &name).await {
+                    tracing::warn!(namespace, name, %error, "the mirror of a static pod that is gone is not removed");
+                }
+            });
         }
     }
 

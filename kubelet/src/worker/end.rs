@@ -17,6 +17,8 @@ impl Worker {
     /// Stops what still runs. Goes on when nothing does.
     pub(super) async fn terminate(&mut self, since: Instant, grace: Duration) -> Next {
         self.notes.clear();
+        // What is still fetched for it nobody needs any more.
+        self.images.clear();
         let now = self.context.clock.now();
         let actions = plan::terminate(&self.pod, &self.observed, since, grace, now);
         self.tell().await;

@@ -51,6 +51,8 @@ pub(super) struct Worker {
     /// Containers whose `Killing` or `BackOff` was told: a worker that comes back to them does not repeat it.
     pub(super) announced: BTreeSet<(&'static str, String)>,
     pub(super) first_seen: Instant,
+    /// How long images were waited for since.
+    pub(super) pulling: Duration,
     /// Whether an order was taken.
     started: bool,
 }
@@ -98,6 +100,7 @@ impl Worker {
             wakes: 0,
             announced: BTreeSet::new(),
             first_seen: Instant::now(),
+            pulling: Duration::ZERO,
             started: false,
             context,
             pod,
@@ -108,7 +111,8 @@ impl Worker {
     pub(super) async fn run(mut self) -> PodUid {
         let span = tracing::info_span!("pod", pod = %self.pod);
         async {
-            self.recall_health();
+            self.recall();
+            self.context.metrics.pod_worker_started(self.first_seen.elapsed());
             loop {
                 self.obey();
                 match self.round().await {
@@ -162,10 +166,11 @@ impl Worker {
             return self.after(RUNTIME_RETRY);
         }
         let started = Instant::now();
+        let ran = !self.observed.sandboxes.is_empty();
         let (next, operation) = match self.lifecycle.clone() {
-            Lifecycle::Syncing => (self.sync().await, "sync"),
-            Lifecycle::Terminating { since, grace, .. } => (self.terminate(since, grace).await, "terminating"),
-            Lifecycle::Terminated { why } => (self.release(why).await, "terminated"),
+            Lifecycle::Syncing => (self.sync().await, if ran { "sync" } else { "create" }),
+            Lifecycle::Terminating { since, grace, .. } => (self.terminate(since, grace).await, "kill"),
+            Lifecycle::Terminated { why } => (self.release(why).await, "kill"),
             Lifecycle::Finished { .. } => return self.finished(),
         };
         self.context.metrics.pod_worker(operation, started.elapsed());
@@ -174,7 +179,9 @@ impl Worker {
 
     /// Asks the runtime what there is of the pod.
     pub(super) async fn observe(&mut self) -> crate::runtime::Result<()> {
+        let started = Instant::now();
         let observed = self.context.runtime.observe(self.pod.uid()).await?;
+        self.context.metrics.pod_relist(started.elapsed());
         self.saw(observed).await;
         Ok(())
     }
@@ -204,13 +211,21 @@ impl Worker {
         tokio::spawn(reconcile.in_current_span());
     }
 
-    /// What a kubelet before us said of containers that still run holds until a probe disagrees.
-    fn recall_health(&self) {
+    /// What a kubelet before us said of containers that still run holds until a probe disagrees; what it told of those
+    /// that crashed is not told again.
+    fn recall(&mut self) {
+        let id = |text: Option<&str>| text.and_then(|text| text.split_once("://")).map(|(_, id)| id.to_owned());
         let statuses = self.status.container_statuses.iter().chain(&self.status.init_container_statuses).flatten();
-        for status in statuses.filter(|status| status.state.as_ref().is_some_and(|state| state.running.is_some())) {
-            let id = status.container_id.as_deref().and_then(|id| id.split_once("://"));
-            if let Some((_, id)) = id {
-                self.context.probes.seed(id, status.started.unwrap_or(false), status.ready);
+        for status in statuses {
+            let state = status.state.clone().unwrap_or_default();
+            if state.running.is_some() {
+                if let Some(id) = id(status.container_id.as_deref()) {
+                    self.context.probes.seed(&id, status.started.unwrap_or(false), status.ready);
+                }
+            } else if state.waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff")) {
+                let ended =
+                    status.last_state.as_ref().and_then(|last| last.terminated.as_ref()?.container_id.as_deref());
+                self.announced.extend(id(ended).map(|id| ("BackOff", id)));
             }
         }
     }

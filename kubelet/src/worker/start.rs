@@ -53,7 +53,10 @@ impl Worker {
         let sandbox = self.observed.sandboxes.iter().find(|sandbox| sandbox.id == start.sandbox);
         let (attempt, ips) = sandbox.map_or((0, Vec::new()), |sandbox| (sandbox.attempt, sandbox.ips.clone()));
         let sandbox_config = self.sandbox_config(attempt).await?;
-        let image = self.image(start, container, &sandbox_config).await?;
+        let began = Instant::now();
+        let image = self.image(start, container, &sandbox_config).await;
+        self.pulling += began.elapsed();
+        let image = image?;
         let config = self.container_config(start, container, &image, &ips).await?;
         let failed = |reason: &'static str| {
             move |error: RuntimeError| Obstacle { reason, message: error.description().to_owned(), retry_at: None }

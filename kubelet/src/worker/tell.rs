@@ -1,6 +1,7 @@
 //! A pod's status: generated from what is, told to whoever asks and to the API server.
 
 use super::pod::Worker;
+use crate::pod::Role;
 use crate::runtime::ContainerState;
 use crate::status::{self, Inputs};
 use std::collections::BTreeMap;
@@ -44,6 +45,10 @@ impl Worker {
         let since_created = created.map(|created| self.context.clock.now().wall.duration_since(created));
         let since_created = since_created.and_then(|age| age.try_into().ok()).unwrap_or_default();
         self.context.metrics.pod_started(since_created, self.first_seen.elapsed());
+        // The SLI is of pods that wait for nothing of their own: neither pulls nor init containers.
+        if self.pod.containers().all(|(role, _)| role == Role::Regular) {
+            self.context.metrics.pod_start_sli(self.first_seen.elapsed().saturating_sub(self.pulling));
+        }
     }
 
     /// Reads the last words of containers that ended since the last time; forgets those of containers that are gone.
