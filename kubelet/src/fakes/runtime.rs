@@ -113,6 +113,8 @@ impl FakeRuntime {
     /// A pod that runs since before anybody asked.
     pub(crate) fn put(&self, uid: &PodUid, name: &str, sandbox: Sandbox, containers: Vec<Container>) {
         let mut state = self.state();
+        // New ids are others than those that are put in.
+        state.next = state.next.max(100);
         state.names.insert(uid.clone(), ("default".to_owned(), name.to_owned()));
         state.sandboxes.push((uid.clone(), sandbox));
         state.containers.extend(containers.into_iter().map(|container| (uid.clone(), container)));

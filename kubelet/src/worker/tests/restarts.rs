@@ -165,3 +165,27 @@ async fn readiness_holds_over_a_restart_until_a_probe_disagrees() {
     stage.wants(&[&web]).await;
     assert!(stage.container(&web, "web").ready);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_back_off_goes_on_over_a_restart_and_is_not_told_again() {
+    let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
+    let mut object = web().object().clone();
+    let status = json!({"phase": "Running", "containerStatuses": [{
+        "name": "web", "image": "i", "imageID": "", "ready": false, "started": false, "restartCount": 4,
+        "state": {"waiting": {"reason": "CrashLoopBackOff",
+            "message": "back-off 1m20s restarting failed container=web pod=web_default(uid-web)"}},
+        "lastState": {"terminated": {
+            "exitCode": 1, "finishedAt": "2026-01-01T00:00:00Z", "containerID": "fake://web-1"}},
+    }]});
+    object.status = Some(serde_json::from_value(status).unwrap());
+    let web = Pod::new(Arc::new(object), Source::Api).unwrap();
+    let runtime = running(&clock, &spec::container_hash(&web.spec().containers[0]));
+    runtime.exit("web", 1);
+    let mut stage = Stage::with(runtime, FakeHost::default(), clock, Arc::new(|_, _| Ok(()))).await;
+    stage.wants(&[&web]).await;
+    stage.pass(75).await;
+    assert!(stage.calls().is_empty() && stage.told().is_empty());
+    assert_eq!(stage.state(&web, "web"), "waiting CrashLoopBackOff");
+    stage.pass(5).await;
+    assert_eq!(stage.calls(), ["start web"]);
+}
