@@ -93,9 +93,7 @@ fn scenario(kubelet: Implementation, runtime: Implementation) {
     });
     let failed: Vec<&str> = results.iter().filter(|(_, passed)| !passed).map(|(name, _)| *name).collect();
     println!("steps result: {} passed; {} failed; 0 ignored", results.len() - failed.len(), failed.len());
-    if !failed.is_empty() {
-        println!("the kubelet's log: {}", keep(&node, kubelet, runtime).display());
-    }
+    println!("the kubelet's log: {}", keep(&node, kubelet, runtime).display());
     assert!(failed.is_empty(), "steps that failed: {}", failed.join(", "));
     node.retire(&cluster);
 }
