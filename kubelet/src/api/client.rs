@@ -44,6 +44,8 @@ pub struct Cluster {
     client: kube::Client,
     heartbeat: kube::Client,
     calls: Throttle,
+    /// Reviews, which strangers cause: pods don't wait behind them.
+    reviews: Throttle,
     events: Throttle,
     secrets: Kept<Secret>,
     config_maps: Kept<ConfigMap>,
@@ -97,6 +99,7 @@ impl Cluster {
             node_name: config.node_name.clone(),
             heartbeat: make()?,
             calls: Throttle::new(config.api.qps, config.api.burst),
+            reviews: Throttle::new(config.api.qps, config.api.burst),
             events: Throttle::new(config.api.event_qps, config.api.event_burst),
             secrets: Kept::new(client.clone(), changes.clone()),
             config_maps: Kept::new(client.clone(), changes.clone()),
@@ -412,12 +415,18 @@ impl Api for Cluster {
 
     fn review_token<'a>(&'a self, review: &'a TokenReview) -> BoxFuture<'a, Result<TokenReview>> {
         let reviews: kube::Api<TokenReview> = kube::Api::all(self.client.clone());
-        Box::pin(self.call(async move { reviews.create(&PostParams::default(), review).await }))
+        Box::pin(async move {
+            self.reviews.turn().await;
+            within(DEADLINE, reviews.create(&PostParams::default(), review)).await
+        })
     }
 
     fn review_access<'a>(&'a self, review: &'a SubjectAccessReview) -> BoxFuture<'a, Result<SubjectAccessReview>> {
         let reviews: kube::Api<SubjectAccessReview> = kube::Api::all(self.client.clone());
-        Box::pin(self.call(async move { reviews.create(&PostParams::default(), review).await }))
+        Box::pin(async move {
+            self.reviews.turn().await;
+            within(DEADLINE, reviews.create(&PostParams::default(), review)).await
+        })
     }
 
     fn watch_pods(&self) -> BoxStream<'static, PodChange> {

@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
@@ -136,22 +136,42 @@ impl Throttle {
         Throttle { per_second: f64::from(per_second), burst, state: Mutex::new((burst, Instant::now())) }
     }
 
-    /// Waits for one's turn.
+    /// Waits for one's turn. Who gives up waiting gives the turn back: callers that come and go don't push back the others.
     pub(super) async fn turn(&self) {
         if self.per_second > 0.0
             && let Some(at) = self.take(Instant::now())
         {
+            let mut waiting = Waiting { throttle: self, due: false };
             tokio::time::sleep_until(at).await;
+            waiting.due = true;
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, (f64, Instant)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a token; the moment from which it may be used, if that is not now.
     fn take(&self, now: Instant) -> Option<Instant> {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self.state();
         let (tokens, at) = *state;
         let filled = (tokens + now.duration_since(at).as_secs_f64() * self.per_second).min(self.burst) - 1.0;
         *state = (filled, now);
         (filled < 0.0).then(|| now + Duration::from_secs_f64(-filled / self.per_second))
+    }
+}
+
+/// Somebody whose turn has yet to come.
+struct Waiting<'a> {
+    throttle: &'a Throttle,
+    due: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.due {
+            self.throttle.state().0 += 1.0;
+        }
     }
 }
 
@@ -171,6 +191,18 @@ mod tests {
             throttle.turn().await;
         }
         assert!((0.499..0.51).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_that_give_up_waiting_do_not_push_back_the_others() {
+        let throttle = Throttle::new(10, 1);
+        throttle.turn().await;
+        for _ in 0..1000 {
+            assert!(futures_util::FutureExt::now_or_never(throttle.turn()).is_none());
+        }
+        let start = Instant::now();
+        throttle.turn().await;
+        assert!(start.elapsed() <= Duration::from_millis(101), "{:?}", start.elapsed());
     }
 
     async fn refused(kubeconfig: &str) -> String {
