@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// # Errors
 /// The first thing that is missing, with its place.
 pub(super) fn check(path: &Path) -> Result<(), ConfigError> {
-    check_source(&Source::read(path)?)
+    check_source(&Source::read_secret(path)?)
 }
 
 fn check_source(source: &Arc<Source>) -> Result<(), ConfigError> {
@@ -118,10 +118,14 @@ clusters: [{name: c, cluster: {server: 'https://127.0.0.1:6443'}}]
 users: [{name: u, user: {token: t}}]
 ";
 
+    fn source(text: String) -> Arc<Source> {
+        Arc::new(Source { path: "k.conf".into(), text, secret: true })
+    }
+
     #[track_caller]
     fn refused(change: (&str, &str), wants: &[&str]) {
         let text = GOOD.replace(change.0, change.1);
-        let error = check_source(&Arc::new(Source { path: "k.conf".into(), text })).unwrap_err().to_string();
+        let error = check_source(&source(text)).unwrap_err().to_string();
         for want in wants {
             assert!(error.contains(want), "{want:?} is not in:\n{error}");
         }
@@ -129,7 +133,7 @@ users: [{name: u, user: {token: t}}]
 
     #[test]
     fn one_that_is_whole_is_taken() {
-        check_source(&Arc::new(Source { path: "k.conf".into(), text: GOOD.to_owned() })).unwrap();
+        check_source(&source(GOOD.to_owned())).unwrap();
     }
 
     #[test]
@@ -147,10 +151,20 @@ users: [{name: u, user: {token: t}}]
     }
 
     #[test]
-    fn a_token_is_not_in_the_mistake_of_another_line() {
-        let text =
-            GOOD.replace("server: 'https://127.0.0.1:6443'", "server: 'x'").replace("token: t", "token: hunter2");
-        let error = check_source(&Arc::new(Source { path: "k.conf".into(), text })).unwrap_err().to_string();
-        assert!(!error.contains("hunter2"), "{error}");
+    fn no_mistake_shows_a_credential_wherever_it_stands() {
+        let json = "{\"users\":[{\"name\":\"u\",\"user\":{\"token\":\"hunter2\"}}],\"current-context\":\"x\"}";
+        for text in [
+            GOOD.replace("server: 'https://127.0.0.1:6443'", "server: 'x'").replace("token: t", "token: hunter2"),
+            GOOD.replace("{token: t}", "\n    token: hunter2: def"),
+            GOOD.replace("{token: t}", "{token: hunter2, client-certificate: /nope}"),
+            GOOD.replace("{token: t}", "{token: hunter2, token: hunter2}"),
+            GOOD.replace("{token: t}", "{token: *hunter2}"),
+            GOOD.replace("{token: t}", "{token: !hunter2!x y}"),
+            json.to_owned(),
+        ] {
+            let error = check_source(&source(text)).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+            assert!(error.contains("k.conf:"), "{error}");
+        }
     }
 }

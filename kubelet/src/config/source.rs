@@ -15,6 +15,8 @@ const LARGEST_FILE: u64 = 1 << 20;
 pub(crate) struct Source {
     pub(crate) path: PathBuf,
     pub(crate) text: String,
+    /// It holds credentials: mistakes name its lines, and don't show them.
+    pub(crate) secret: bool,
 }
 
 /// Where a value stands.
@@ -31,6 +33,15 @@ pub(crate) enum Place {
 impl Source {
     /// Reads a whole file.
     pub(crate) fn read(path: &Path) -> Result<Arc<Source>, ConfigError> {
+        Source::open(path, false)
+    }
+
+    /// Reads a whole file that holds credentials.
+    pub(crate) fn read_secret(path: &Path) -> Result<Arc<Source>, ConfigError> {
+        Source::open(path, true)
+    }
+
+    fn open(path: &Path, secret: bool) -> Result<Arc<Source>, ConfigError> {
         let failed = |source| ConfigError::Read { path: path.to_owned(), source };
         let mut text = String::new();
         let file = std::fs::File::open(path).map_err(failed)?;
@@ -38,12 +49,18 @@ impl Source {
         if text.len() as u64 > LARGEST_FILE {
             return Err(ConfigError::Mistake(format!("error: {} is larger than 1 MiB", path.display())));
         }
-        Ok(Arc::new(Source { path: path.to_owned(), text }))
+        Ok(Arc::new(Source { path: path.to_owned(), text, secret }))
     }
 
     /// A mistake at some bytes of it; `label` stands beside them.
     pub(crate) fn mistake(&self, title: &str, label: &str, span: Range<usize>) -> ConfigError {
         let path = self.path.display().to_string();
+        if self.secret {
+            let before = &self.text[..self.clamp(span).start];
+            let line = before.matches('\n').count() + 1;
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            return flat(title, &format!("{path}:{line}:{column}"), label);
+        }
         let mut annotation = AnnotationKind::Primary.span(self.clamp(span));
         if !label.is_empty() {
             annotation = annotation.label(label);
@@ -61,16 +78,18 @@ impl Source {
     }
 }
 
+/// A mistake without the text around it.
+fn flat(title: &str, at: &str, help: &str) -> ConfigError {
+    let help = if help.is_empty() { String::new() } else { format!("\n  = help: {help}") };
+    ConfigError::Mistake(format!("error: {title}\n --> {at}{help}"))
+}
+
 impl Place {
     /// A mistake there: `title` says what is wrong and `label` what to do.
     pub(crate) fn mistake(&self, title: &str, label: &str) -> ConfigError {
-        let flat = |by: &str| {
-            let hint = if label.is_empty() { String::new() } else { format!("\n  = help: {label}") };
-            ConfigError::Mistake(format!("error: {title}\n --> {by}{hint}"))
-        };
         match self {
-            Place::Default => flat("a default"),
-            Place::Flag(name) => flat(&format!("--{name}")),
+            Place::Default => flat(title, "a default", label),
+            Place::Flag(name) => flat(title, &format!("--{name}"), label),
             Place::File(source, span) => source.mistake(title, label, span.clone()),
         }
     }

@@ -351,7 +351,7 @@ fn no_damage_to_a_file_is_worse_than_a_mistake() {
                 _ => text.truncate(at.max(1)),
             }
         }
-        let source = source::Source { path: "k.yaml".into(), text: text.into_iter().collect() };
+        let source = source::Source { path: "k.yaml".into(), text: text.into_iter().collect(), secret: false };
         if let Err(error) = Document::defaults().add(&std::sync::Arc::new(source)) {
             assert!(error.to_string().contains("k.yaml"), "{error}");
         }

@@ -46,7 +46,10 @@ pub(crate) fn parse(source: &Arc<Source>) -> Result<Node, ConfigError> {
     let options = serde_saphyr::options! { budget: budget(), with_snippet: false };
     let raw: Spanned<Raw> = serde_saphyr::from_str_with_options(&source.text, options).map_err(|error| {
         let at = error.location().map_or(0, |location| offset(&source.text, &location));
-        source.mistake(&message(&error), "", at..at)
+        // The parser's words may quote what it stumbled over.
+        let title =
+            if source.secret { "this is not valid YAML, or a key stands twice".to_owned() } else { message(&error) };
+        source.mistake(&title, "", at..at)
     })?;
     Ok(raw.value.placed(source, span(&raw.referenced)))
 }
@@ -205,7 +208,7 @@ mod tests {
     use std::fmt::Write;
 
     fn source(text: &str) -> Arc<Source> {
-        Arc::new(Source { path: "k.yaml".into(), text: text.to_owned() })
+        Arc::new(Source { path: "k.yaml".into(), text: text.to_owned(), secret: false })
     }
 
     #[track_caller]

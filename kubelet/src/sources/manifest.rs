@@ -25,7 +25,7 @@ type Field = Vec<String>;
 
 /// The pod of a manifest, for a node of this name. `seen` is when the manifest was first seen in this form.
 pub(super) fn parse(file: &Path, text: String, node_name: &str, seen: Timestamp) -> Result<Pod, ManifestError> {
-    let text = Arc::new(Text { path: file.to_owned(), text });
+    let text = Arc::new(Text { path: file.to_owned(), text, secret: false });
     let root = yaml::parse(&text).map_err(|error| ManifestError(condensed(&error.to_string())))?;
     let at = |path: &[String], problem: &str| mistake(file, &root, path, problem);
     let mut json = root.value.json();
