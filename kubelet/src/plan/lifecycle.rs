@@ -95,13 +95,16 @@ mod tests {
         lifecycle.terminate(Termination::Deleted, Duration::from_secs(25), Instant::now());
         assert_eq!(lifecycle, before, "20 s are left, 25 s are longer");
         lifecycle.terminate(Termination::Deleted, Duration::ZERO, Instant::now());
-        let expected = Lifecycle::Terminating { why: Termination::Deleted, since: Instant::now(), grace: Duration::ZERO };
+        let expected =
+            Lifecycle::Terminating { why: Termination::Deleted, since: Instant::now(), grace: Duration::ZERO };
         assert_eq!(lifecycle, expected);
     }
 
     #[tokio::test(start_paused = true)]
     async fn nothing_brings_a_pod_back() {
-        for lifecycle in [Lifecycle::Terminated { why: Termination::Completed }, Lifecycle::Finished { why: Termination::Completed }] {
+        for lifecycle in
+            [Lifecycle::Terminated { why: Termination::Completed }, Lifecycle::Finished { why: Termination::Completed }]
+        {
             let mut later = lifecycle.clone();
             later.terminate(Termination::Deleted, Duration::ZERO, Instant::now());
             assert_eq!(later, lifecycle);
