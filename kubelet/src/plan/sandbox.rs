@@ -23,13 +23,14 @@ pub(super) fn plan(desired: &Desired<'_>, observed: &ObservedPod, memory: &Memor
         return;
     }
     plan.actions = terminate::stop_everything(desired.pod, observed, now.mono, super::grace_period(desired.pod), now);
-    // One that broke still holds its network.
-    let broken = newest.filter(|newest| !newest.ready);
-    plan.actions.extend(broken.map(|broken| Action::StopSandbox { id: broken.id.clone() }));
+    // Whoever has to wait does nothing but end what runs: a plan that always has something to do is never slept on.
     if let Some(at) = memory.sandbox_retry_at.filter(|at| *at > now.mono) {
         plan.wake_at_the_latest(at);
         return;
     }
+    // One that broke still holds its network.
+    let broken = newest.filter(|newest| !newest.ready);
+    plan.actions.extend(broken.map(|broken| Action::StopSandbox { id: broken.id.clone() }));
     // In a new sandbox everything begins again: an init container of the old one must not count as done.
     let is_init = |name: &str| desired.pod.container(name).is_some_and(|(role, _)| role != Role::Regular);
     let stale = observed.containers.iter().filter(|container| is_init(&container.name));

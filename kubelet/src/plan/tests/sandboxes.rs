@@ -82,3 +82,10 @@ fn a_sandbox_that_could_not_be_made_is_tried_again_later() {
     let over = |memory: &mut Memory, now: Now| memory.sandbox_retry_at = Some(now.mono);
     assert_eq!(planned(&pod("Always: web"), "", None, over), "create sandbox 0");
 }
+
+#[test]
+fn a_broken_sandbox_is_left_alone_until_the_next_one_may_be_made() {
+    let later = |memory: &mut Memory, now: Now| memory.sandbox_retry_at = Some(now.mono + Duration::from_secs(7));
+    assert_eq!(planned(&pod("Always: web"), "sandbox:dead", None, later), "again in 7s");
+    assert_eq!(planned(&pod("Always: web"), "sandbox:no-ip", None, later), "stop sandbox-0; again in 7s");
+}
