@@ -35,7 +35,7 @@ impl Pass<'_> {
             .filter(|(role, _)| *role != Role::Regular)
             .map(|(role, container)| (role, container.name.as_str()))
             .collect();
-        let mut done = all.is_empty() || self.regular_was_started();
+        let mut done = all.is_empty() || self.regular_was_made();
         let mut later_seen = done;
         let mut start = Vec::new();
         for (index, (role, name)) in all.iter().enumerate().rev() {
@@ -132,10 +132,10 @@ impl Pass<'_> {
     }
 
     /// Whether a regular container was made in the present sandbox: initialization is behind the pod, whatever is left
-    /// of the init containers. Exited ones may be those of an earlier sandbox, and say nothing.
-    fn regular_was_started(&self) -> bool {
-        let made =
-            |container: &Container| matches!(container.state, ContainerState::Created | ContainerState::Running { .. });
-        self.desired.pod.spec().containers.iter().any(|container| self.newest(&container.name).is_some_and(made))
+    /// of the init containers. Those of an earlier sandbox say nothing, whatever their state.
+    fn regular_was_made(&self) -> bool {
+        let regular = |name: &str| self.desired.pod.spec().containers.iter().any(|container| container.name == name);
+        let mut here = self.observed.containers.iter().filter(|container| container.sandbox_id == self.sandbox);
+        here.any(|container| regular(&container.name))
     }
 }

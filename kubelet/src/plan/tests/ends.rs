@@ -86,3 +86,27 @@ fn a_deletion_overrides_the_grace_period_of_the_spec() {
         assert_eq!(grace_period(&pod), Duration::from_secs(expected));
     }
 }
+
+#[test]
+fn a_grace_period_that_no_clock_can_count_is_cut() {
+    let endless = |change: fn(&mut k8s_openapi::api::core::v1::Pod)| {
+        let mut object = pod("Always: web").object().clone();
+        change(&mut object);
+        Pod::new(Arc::new(object), Source::Api).unwrap()
+    };
+    let of_spec = endless(|pod| pod.spec.as_mut().unwrap().termination_grace_period_seconds = Some(i64::MAX));
+    let of_deletion = endless(|pod| pod.metadata.deletion_grace_period_seconds = Some(i64::MAX));
+    for pod in [of_spec, of_deletion] {
+        let grace = grace_period(&pod);
+        assert_eq!(grace, Duration::from_secs(2_147_483_647));
+        assert_eq!(names(&pod, "web=running", grace.as_secs()), "kill web in 2147483647s: Stopping container web");
+        let changed = "kill web in 2147483647s: Container web definition changed, will be restarted; start web#1";
+        assert_eq!(planned(&pod, "sandbox web=running~changed", None, |_, _| {}), changed);
+        let mut lifecycle = Lifecycle::Syncing;
+        for _ in 0..2 {
+            lifecycle.terminate(crate::status::Termination::Deleted, grace, Instant::now());
+        }
+    }
+    let endless = "kill web in 2147483647s: Container web failed liveness probe, will be restarted; start web#1";
+    check("Always: web", "sandbox web=running~liveness-endless", endless);
+}

@@ -61,3 +61,14 @@ fn a_changed_init_container_that_is_done_is_no_matter() {
     check("Always: i | web", "sandbox web=running i=exited0~changed", "");
     check("Always: i | web", "sandbox i=running~changed", "");
 }
+
+#[test]
+fn a_container_of_an_earlier_sandbox_does_not_show_that_initialization_is_over() {
+    check("Always: i | web", "sandbox.1 sandbox:dead web=created@0", "start i");
+    check("Always: i | web", "sandbox.1 sandbox:dead web=exited1@0", "start i");
+}
+
+#[test]
+fn a_container_that_ended_in_this_sandbox_shows_that_initialization_is_over() {
+    check("Always: i | web", "sandbox web=exited1", "start web#1");
+}

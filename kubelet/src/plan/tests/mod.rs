@@ -3,7 +3,9 @@
 //! * Pod: `Always: i s* | web db`: restart policy, init containers (`*` marks a sidecar), regular containers.
 //! * Seen, newest first: `sandbox` (ready, attempt 0), `sandbox.1`, `sandbox:dead`, `sandbox:no-ip`, `sandbox:host`;
 //!   `web=running`, `web.3=exited1` (restart count 3, exit code 1), `web=created`, `web=unknown`; a running container may
-//!   be `~changed`, `~liveness`, `~startup` (the probe gave up on it) or `~starting` (its startup probe has not passed).
+//!   be `~changed`, `~liveness`, `~liveness-endless` (with such a grace period), `~startup` (the probe gave up on it) or
+//!   `~starting` (its startup probe has not passed). A container is in the newest sandbox; `web=created@0` is in that of
+//!   attempt 0.
 //! * Expected: actions, then notes, then the time to ask again, separated by `; `.
 
 mod ends;
@@ -60,6 +62,7 @@ fn sandbox(text: &str) -> Sandbox {
 fn container(text: &str) -> Container {
     let (head, how) = text.split_once('=').unwrap();
     let (name, count) = head.split_once('.').unwrap_or((head, "0"));
+    let (how, place) = how.split_once('@').unwrap_or((how, ""));
     let (state, flag) = how.split_once('~').unwrap_or((how, ""));
     let state = match state {
         "created" => ContainerState::Created,
@@ -75,6 +78,7 @@ fn container(text: &str) -> Container {
     };
     Container {
         state,
+        sandbox_id: if place.is_empty() { String::new() } else { format!("sandbox-{place}") },
         restart_count: count.parse().unwrap(),
         hash: if flag == "changed" { "old" } else { "hash" }.to_owned(),
         ..fake::container(&format!("{name}~{flag}"), name)
@@ -84,16 +88,20 @@ fn container(text: &str) -> Container {
 fn observed(text: &str) -> ObservedPod {
     let (sandboxes, containers): (Vec<&str>, Vec<&str>) =
         text.split_whitespace().partition(|word| word.starts_with("sandbox"));
-    ObservedPod {
-        sandboxes: sandboxes.into_iter().map(sandbox).collect(),
-        containers: containers.into_iter().map(container).collect(),
+    let sandboxes: Vec<Sandbox> = sandboxes.into_iter().map(sandbox).collect();
+    let mut containers: Vec<Container> = containers.into_iter().map(container).collect();
+    if let Some(newest) = sandboxes.first() {
+        let unplaced = containers.iter_mut().filter(|container| container.sandbox_id.is_empty());
+        unplaced.for_each(|container| container.sandbox_id.clone_from(&newest.id));
     }
+    ObservedPod { sandboxes, containers }
 }
 
 fn verdict(id: &str) -> Verdict {
     let flag = id.split_once('~').map_or("", |(_, flag)| flag);
     let failed = match flag {
         "liveness" => Some((Failed::Liveness, Some(Duration::from_secs(5)))),
+        "liveness-endless" => Some((Failed::Liveness, Some(Duration::from_secs(i64::MAX as u64)))),
         "startup" => Some((Failed::Startup, None)),
         _ => None,
     };
