@@ -253,7 +253,7 @@ impl Pass<'_> {
             id: container.id.clone(),
             name: container.name.clone(),
             message,
-            until: self.now.mono + grace.max(terminate::MINIMUM_GRACE),
+            until: self.now.mono + grace.clamp(terminate::MINIMUM_GRACE, terminate::LONGEST_GRACE),
         }
     }
 }

@@ -11,12 +11,15 @@ use tokio::time::Instant;
 pub(super) const MINIMUM_GRACE: Duration = Duration::from_secs(2);
 /// The grace period of a pod that names none.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+/// Nobody needs more: 68 years. The API server takes any number of seconds, and clocks do not.
+pub(super) const LONGEST_GRACE: Duration = Duration::from_secs(i32::MAX as u64);
 
 /// The time that a pod's containers have to end: what its deletion asks for, or its spec.
 pub fn grace_period(pod: &Pod) -> Duration {
     let deletion = pod.object().metadata.deletion_grace_period_seconds;
     let seconds = deletion.or(pod.spec().termination_grace_period_seconds);
-    seconds.map_or(DEFAULT_GRACE, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+    let grace = seconds.map_or(DEFAULT_GRACE, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
+    grace.min(LONGEST_GRACE)
 }
 
 /// What has to happen for a pod to end that began to end at `since`. Nothing, once no container runs and no sandbox is
