@@ -19,6 +19,9 @@ pub(super) struct Credential {
     pub(super) secret: Coordinates,
 }
 
+/// The longest host of a key, in bytes: DNS has no longer names.
+const MAX_HOST: usize = 255;
+
 /// Which secret.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -105,7 +108,8 @@ impl Keyring {
             namespace: secret.metadata.namespace.clone().unwrap_or_default(),
             name: name.to_owned(),
         };
-        for (location, entry) in entries {
+        let possible = |location: &str| host_of(&key(location)).0.len() <= MAX_HOST;
+        for (location, entry) in entries.into_iter().filter(|(location, _)| possible(location)) {
             let mut credential = entry
                 .credential()
                 .ok_or_else(|| format!("image pull secret {name:?}: an auth field is not user:password"))?;
@@ -150,30 +154,44 @@ fn key(location: &str) -> String {
     if path.is_empty() { host.to_owned() } else { format!("{host}/{path}") }
 }
 
+/// Host and port of a key or a repository.
+fn host_of(text: &str) -> (&str, &str) {
+    let authority = text.split_once('/').map_or(text, |(authority, _)| authority);
+    authority.rsplit_once(':').unwrap_or((authority, ""))
+}
+
 /// Whether a key is for a repository: same port, same number of parts of the host, each matching, and the path's beginning.
 fn covers(key: &str, repository: &str) -> bool {
-    let split = |text: &str| -> (String, String, String) {
-        let (authority, path) = text.split_once('/').map_or((text, ""), |(authority, path)| (authority, path));
-        let (host, port) = authority.rsplit_once(':').map_or((authority, ""), |(host, port)| (host, port));
-        (host.to_owned(), port.to_owned(), path.to_owned())
-    };
-    let ((key_host, key_port, key_path), (host, port, path)) = (split(key), split(repository));
+    let path_of = |text: &str| text.find('/').map_or(text.len(), |slash| slash + 1);
+    let ((key_host, key_port), (host, port)) = (host_of(key), host_of(repository));
     let (patterns, parts): (Vec<&str>, Vec<&str>) = (key_host.split('.').collect(), host.split('.').collect());
     key_port == port
         && patterns.len() == parts.len()
-        && path.starts_with(&key_path)
+        && repository[path_of(repository)..].starts_with(&key[path_of(key)..])
         && patterns.iter().zip(parts).all(|(pattern, part)| glob(pattern.as_bytes(), part.as_bytes()))
 }
 
-/// `*` is any text, `?` any character.
+/// `*` is any text, `?` any character. The pattern is a tenant's: no recursion, and no more steps than the product of the
+/// two lengths, since only the last star is ever tried again.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern, text) {
-        ([], []) => true,
-        ([b'*', rest @ ..], _) => (0..=text.len()).any(|skipped| glob(rest, &text[skipped..])),
-        ([b'?', pattern @ ..], [_, text @ ..]) => glob(pattern, text),
-        ([wanted, pattern @ ..], [found, text @ ..]) => wanted == found && glob(pattern, text),
-        _ => false,
+    let (mut at, mut from) = (0, 0);
+    // Behind the last star, and how far it reaches.
+    let mut star: Option<(usize, usize)> = None;
+    while from < text.len() {
+        match (pattern.get(at), star) {
+            (Some(b'*'), _) => {
+                at += 1;
+                star = Some((at, from));
+            }
+            (Some(wanted), _) if *wanted == b'?' || *wanted == text[from] => (at, from) = (at + 1, from + 1),
+            (_, Some((behind, end))) => {
+                (at, from) = (behind, end + 1);
+                star = Some((behind, end + 1));
+            }
+            (_, None) => return false,
+        }
     }
+    pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
 #[cfg(test)]
@@ -229,6 +247,34 @@ mod tests {
         check(&["*.*.io"], "a.b.io/x", &["*.*.io"]);
         check(&["r?g-*.io"], "reg-7.io/x", &["r?g-*.io"]);
         check(&["*.io"], "kubernetes.io:80/x", &[]);
+    }
+
+    /// Whoever may make a secret must not end the kubelet with it, nor keep one of its threads.
+    #[test]
+    fn a_key_of_stars_is_answered_soon_and_without_a_stack() {
+        assert!(glob(&[b'*'; 1 << 20], b"a"));
+        let (pattern, text) = (format!("{}*b", "*a".repeat(30)), "a".repeat(60));
+        assert!(!glob(pattern.as_bytes(), text.as_bytes()));
+        assert!(glob(pattern.as_bytes(), format!("{text}b").as_bytes()));
+        let long = format!("{}/x", "*".repeat(1 << 20));
+        check(&[&long, "*"], "localhost/x", &["*"]);
+    }
+
+    #[test]
+    fn a_pattern_is_for_the_whole_text() {
+        for (pattern, text, expected) in [
+            ("", "", true),
+            ("*", "", true),
+            ("?", "", false),
+            ("a", "ab", false),
+            ("ab", "a", false),
+            ("a*", "ab", true),
+            ("*b", "abab", true),
+            ("*ba", "abab", false),
+            ("a*b?d**", "axxbxbcd", true),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+        }
     }
 
     #[test]
