@@ -1,8 +1,9 @@
 //! The container: command, mounts, log; its hash.
 
+use super::expansion::{self, Room};
 use super::files::ContainerFiles;
 use super::security::Seccomp;
-use super::{Machine, SpecError, expansion, resources, security};
+use super::{Machine, SpecError, resources, security};
 use crate::config::Config;
 use crate::pod::Pod;
 use crate::runtime::keys;
@@ -44,10 +45,7 @@ pub fn container_config(inputs: &ContainerInputs<'_>) -> Result<proto::Container
         return Err(SpecError::container("volumeDevices are not supported by this kubelet"));
     }
     let seccomp = seccomp_profile(pod, container, config, files)?;
-    let expanded = |words: &Option<Vec<String>>| -> Vec<String> {
-        let lookup = |name: &str| env.get(name).map(String::as_str);
-        words.iter().flatten().map(|word| expansion::expand(word, lookup)).collect()
-    };
+    let (command, args) = command_line(container, env)?;
     Ok(proto::ContainerConfig {
         metadata: Some(proto::ContainerMetadata { name: container.name.clone(), attempt: *restart_count }),
         image: Some(proto::ImageSpec {
@@ -55,8 +53,8 @@ pub fn container_config(inputs: &ContainerInputs<'_>) -> Result<proto::Container
             user_specified_image: container.image.clone().unwrap_or_default(),
             ..proto::ImageSpec::default()
         }),
-        command: expanded(&container.command),
-        args: expanded(&container.args),
+        command,
+        args,
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: env.iter().map(|(key, value)| key_value(key, value)).collect(),
         mounts: all_mounts(mounts, container, files, machine.selinux),
@@ -72,6 +70,24 @@ pub fn container_config(inputs: &ContainerInputs<'_>) -> Result<proto::Container
         }),
         ..proto::ContainerConfig::default()
     })
+}
+
+/// `command` and `args` with their variables. The environment goes the same way to the process.
+fn command_line(
+    container: &Container,
+    env: &BTreeMap<String, String>,
+) -> Result<(Vec<String>, Vec<String>), SpecError> {
+    let mut room = Room::empty();
+    for (name, value) in env {
+        room.take(name.len() + 1 + value.len()).map_err(|error| SpecError::container(format!("{name:?}: {error}")))?;
+    }
+    let mut expanded = |field: &str, words: Option<&[String]>| {
+        let lookup = |name: &str| env.get(name).map(String::as_str);
+        expansion::words(words.unwrap_or_default(), &mut room, lookup).map_err(|(index, error)| {
+            SpecError::container(format!("{field}[{index}] can't be passed to a process: {error}"))
+        })
+    };
+    Ok((expanded("command", container.command.as_deref())?, expanded("args", container.args.as_deref())?))
 }
 
 /// A hash of what can't change without another container: name and image. The same as upstream's, so that a node

@@ -1,7 +1,8 @@
 //! Variables of all kinds: `envFrom`, `env` with its sources, and the names of services.
 
 use super::downward::{self, Addresses};
-use super::{SpecError, expansion, services};
+use super::expansion::{self, Room, TooLong};
+use super::{SpecError, services};
 use crate::api::{Api, ApiError};
 use crate::pod::Pod;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvFromSource, EnvVarSource, Secret};
@@ -42,9 +43,9 @@ impl<'a> EnvInputs<'a> {
 pub async fn environment(api: &dyn Api, inputs: &EnvInputs<'_>) -> Result<BTreeMap<String, String>, SpecError> {
     let services = service_variables(api, inputs.pod).await?;
     let mut objects = Objects::new(api, inputs.pod.namespace());
-    let mut variables = BTreeMap::new();
+    let mut variables = Variables { values: BTreeMap::new(), room: Room::empty() };
     for source in inputs.container.env_from.iter().flatten() {
-        variables.extend(objects.all_of(source).await?);
+        objects.all_of(source, &mut variables).await?;
     }
     for variable in inputs.container.env.iter().flatten() {
         let value = match (variable.value.as_deref(), &variable.value_from) {
@@ -52,17 +53,43 @@ pub async fn environment(api: &dyn Api, inputs: &EnvInputs<'_>) -> Result<BTreeM
                 Some(value) => value,
                 None => continue,
             },
-            (text, _) => expansion::expand(text.unwrap_or_default(), |name| {
-                variables.get(name).or_else(|| services.get(name)).map(String::as_str)
-            }),
+            (text, _) => {
+                let known = |name: &str| variables.values.get(name).or_else(|| services.get(name)).map(String::as_str);
+                expansion::expand(text.unwrap_or_default(), known).map_err(|error| too_long(&variable.name, error))?
+            }
         };
-        variables.insert(variable.name.clone(), value);
+        variables.set(variable.name.clone(), value)?;
     }
     for (name, value) in services {
-        variables.entry(name).or_insert(value);
+        if !variables.values.contains_key(&name) {
+            variables.set(name, value)?;
+        }
     }
-    passable(&variables)?;
-    Ok(variables)
+    passable(&variables.values)?;
+    Ok(variables.values)
+}
+
+/// The environment as it grows.
+struct Variables {
+    values: BTreeMap<String, String>,
+    room: Room,
+}
+
+impl Variables {
+    fn set(&mut self, name: String, value: String) -> Result<(), SpecError> {
+        let length = name.len() + 1 + value.len();
+        if let Some(before) = self.values.get(&name) {
+            self.room.give_back(name.len() + 1 + before.len());
+        }
+        self.room.take(length).map_err(|error| too_long(&name, error))?;
+        self.values.insert(name, value);
+        Ok(())
+    }
+}
+
+fn too_long(name: &str, error: TooLong) -> SpecError {
+    let shown: String = name.chars().take(253).collect();
+    SpecError::container(format!("environment variable {shown:?} can't be passed to a process: {error}"))
 }
 
 /// execve(2) knows no variable with a NUL, and none with `=` in its name.
@@ -122,22 +149,21 @@ impl<'a> Objects<'a> {
         }
     }
 
-    /// Every key of an `envFrom` source, with its prefix.
-    async fn all_of(&mut self, source: &EnvFromSource) -> Result<BTreeMap<String, String>, SpecError> {
+    /// Sets every key of an `envFrom` source, with its prefix.
+    async fn all_of(&mut self, source: &EnvFromSource, variables: &mut Variables) -> Result<(), SpecError> {
         let prefix = source.prefix.as_deref().unwrap_or_default();
-        let mut variables = BTreeMap::new();
         if let Some(reference) = &source.config_map_ref {
             let found = self.config_map(&reference.name, reference.optional.unwrap_or(false)).await?;
             for (key, value) in found.iter().flat_map(|object| object.data.iter().flatten()) {
-                variables.insert(format!("{prefix}{key}"), value.clone());
+                variables.set(format!("{prefix}{key}"), value.clone())?;
             }
         } else if let Some(reference) = &source.secret_ref {
             let found = self.secret(&reference.name, reference.optional.unwrap_or(false)).await?;
             for (key, value) in found.iter().flat_map(|object| object.data.iter().flatten()) {
-                variables.insert(format!("{prefix}{key}"), self.text(&value.0, key, &reference.name)?);
+                variables.set(format!("{prefix}{key}"), self.text(&value.0, key, &reference.name)?)?;
             }
         }
-        Ok(variables)
+        Ok(())
     }
 
     /// The value of a variable's source; `None` is an optional one that is not there.

@@ -2,7 +2,7 @@
 
 use super::layout::PodFolder;
 use super::source::Source;
-use crate::spec::expansion;
+use crate::spec::expansion::{self, NoPath};
 use k8s_openapi::api::core::v1::{Volume, VolumeMount};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -72,9 +72,12 @@ fn sub_path(mount: &VolumeMount, environment: &BTreeMap<String, String>) -> Resu
 /// A variable that is not there would mount the wrong part, an empty one the whole volume.
 fn expand(expression: &str, environment: &BTreeMap<String, String>) -> Result<String, String> {
     let value = |name: &str| environment.get(name).map(String::as_str).filter(|value| !value.is_empty());
-    expansion::expand_known(expression, value).map_err(|missing| {
-        let missing: BTreeSet<String> = missing.into_iter().collect();
-        format!("missing value for {}", missing.into_iter().collect::<Vec<_>>().join(", "))
+    expansion::path(expression, value).map_err(|error| match error {
+        NoPath::Unknown(missing) => {
+            let missing: BTreeSet<String> = missing.into_iter().collect();
+            format!("missing value for {}", missing.into_iter().collect::<Vec<_>>().join(", "))
+        }
+        NoPath::Long => "subPathExpr: the path is longer than 4096 bytes".to_owned(),
     })
 }
 

@@ -3,19 +3,24 @@
 use super::{Answer, text};
 use crate::config::duration;
 use crate::runtime::Runtime;
-use crate::spec::expansion;
+use crate::spec::expansion::{self, Room};
 use k8s_openapi::api::core::v1::{Container, ExecAction};
 use std::time::Duration;
 
 /// The command, with `$(VAR)` replaced for variables whose value stands in the spec. Those that come from elsewhere are
 /// not known here, as upstream.
-pub(super) fn command(exec: &ExecAction, container: &Container) -> Vec<String> {
+///
+/// # Errors
+/// It is longer than a process can be given.
+pub(super) fn command(exec: &ExecAction, container: &Container) -> Result<Vec<String>, String> {
     let value = |name: &str| {
         let variables = container.env.iter().flatten();
         // A variable with `valueFrom` is empty here, and a later one of the same name wins.
         variables.rev().find(|variable| variable.name == name).map(|found| found.value.as_deref().unwrap_or(""))
     };
-    exec.command.iter().flatten().map(|word| expansion::expand(word, value)).collect()
+    let words = exec.command.as_deref().unwrap_or_default();
+    expansion::words(words, &mut Room::empty(), value)
+        .map_err(|(index, error)| format!("exec.command[{index}] can't be passed to a process: {error}"))
 }
 
 /// Runs it: yes is exit code 0, no is another one or no end in time.
@@ -49,6 +54,10 @@ mod tests {
             Container { env: Some(vec![set("A", "old"), elsewhere, set("A", "1")]), ..Container::default() };
         let words = ["$(A)", "[$(B)]", "$(C)", "$$(A)"].map(str::to_owned).to_vec();
         let exec = ExecAction { command: Some(words) };
-        assert_eq!(command(&exec, &container), ["1", "[]", "$(C)", "$(A)"]);
+        assert_eq!(command(&exec, &container).unwrap(), ["1", "[]", "$(C)", "$(A)"]);
+        let many = ExecAction { command: Some(vec!["$(A)$(A)".to_owned()]) };
+        let long = Container { env: Some(vec![set("A", &"x".repeat(100_000))]), ..Container::default() };
+        let error = command(&many, &long).unwrap_err();
+        assert!(error.starts_with("exec.command[0] can't be passed to a process"), "{error}");
     }
 }

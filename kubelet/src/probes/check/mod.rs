@@ -74,7 +74,7 @@ impl Check {
             (None, None) => Err("the pod has no address".to_owned()),
         };
         if let Some(exec) = &probe.exec {
-            return Ok(Check::Exec(exec::command(exec, container)));
+            return Ok(Check::Exec(exec::command(exec, container)?));
         }
         if let Some(get) = &probe.http_get {
             let request = http::Request::new(get, &host(get.host.as_deref())?, port(&get.port, container)?)?;

@@ -127,3 +127,17 @@ fn block_devices_are_refused_by_name() {
     let error = config_of(&pod(&container), &ContainerFiles::default()).expect_err("not built");
     assert_eq!(error.message, "volumeDevices are not supported by this kubelet");
 }
+
+/// A megabyte of references, each to 128 KiB, was 32 GiB.
+#[test]
+fn words_that_no_process_could_be_given_are_refused_by_their_field() {
+    let long = BTreeMap::from([("LONG".to_owned(), "x".repeat(100_000))]);
+    let refused = |container: Value| {
+        let pod = pod(&container);
+        command_line(&pod.spec().containers[0], &long).expect_err("too long").message
+    };
+    let one = refused(json!({ "command": ["a", "$(LONG)$(LONG)"] }));
+    assert!(one.starts_with("command[1] can't be passed to a process: it is longer"), "{one}");
+    let all = refused(json!({ "command": ["a"], "args": vec!["$(LONG)"; 70] }));
+    assert!(all.starts_with("args[61] can't be passed to a process: with it, arguments"), "{all}");
+}

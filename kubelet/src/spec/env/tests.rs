@@ -170,3 +170,34 @@ async fn a_pod_waits_until_services_are_known_unless_it_is_static() {
     let pod = Pod::new(Arc::new(object), Source::File).expect("a pod");
     assert!(environment_of(&api, &pod).await.expect("an environment").is_empty());
 }
+
+/// A few hundred bytes of spec that were 16 GiB of environment, and the end of the process.
+#[tokio::test]
+async fn variables_that_double_each_other_end_where_a_process_could_not_be_given_them() {
+    let doubled = |number: u32| {
+        let before = number.wrapping_sub(1);
+        let value = if number == 0 { "x".repeat(16) } else { format!("$(V{before})$(V{before})") };
+        json!({ "name": format!("V{number}"), "value": value })
+    };
+    let env: Vec<Value> = (0..30).map(doubled).collect();
+    let expected = "environment variable \"V13\" can't be passed to a process: it is longer than 131071 bytes, the most \
+        that a process can be given in one";
+    check_error(json!({ "env": env }), expected).await;
+}
+
+#[tokio::test]
+async fn variables_that_are_too_many_are_refused_by_the_first_that_has_no_room() {
+    let mut env = vec![json!({ "name": "LONG", "value": "x".repeat(130_000) })];
+    env.extend((0..60).map(|number| json!({ "name": format!("V{number}"), "value": "$(LONG)" })));
+    let expected = "environment variable \"V47\" can't be passed to a process: with it, arguments and variables are \
+        longer than 6291456 bytes, the most that a process can be given";
+    check_error(json!({ "env": env }), expected).await;
+}
+
+#[tokio::test]
+async fn a_variable_that_is_set_again_takes_its_room_once() {
+    let again = || json!({ "name": "LONG", "value": "x".repeat(130_000) });
+    let env: Vec<Value> = (0..60).map(|_| again()).collect();
+    let variables = environment_of(&api(), &pod(&json!({ "env": env }), &json!({}))).await.expect("an environment");
+    assert_eq!(variables["LONG"].len(), 130_000);
+}
