@@ -15,6 +15,11 @@ use crate::error::{Error, Result, fd};
 use crate::rootfd::openat2;
 use crate::{Errno, at};
 
+/// The most memory that names of directories yet to be entered may take, in bytes.
+const MAX_WAITING: usize = 8 << 20;
+/// The most files with several names that are told apart: some 4 MB.
+const MAX_LINKED: usize = 200_000;
+
 /// What a tree takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -22,33 +27,17 @@ pub struct Usage {
     pub bytes: u64,
     /// Files, directories and everything else.
     pub inodes: u64,
-    /// False if counting ended at the bound: then there is at least so much.
+    /// False if counting ended at a bound, or lost its way in a tree that was being moved: then there is at least so much.
     pub complete: bool,
 }
 
-/// Counts `directory` and all below it on the same mount, at most `max` entries. What disappears meanwhile is not counted.
+/// Counts `directory` and all below it on the same mount, at most `max` entries. What disappears meanwhile is not counted;
+/// if a directory is moved while it is counted, what lies beside it may not be, and the rest of the tree is.
 pub fn of_tree(directory: &impl AsFd, max: u64) -> Result<Usage> {
-    let mut count = Count { usage: Usage { complete: true, ..Usage::default() }, left: max, linked: HashSet::new() };
-    let mut directory = open(directory, OsStr::new("."))?;
-    count.add(&at::fstat(&directory)?);
-    let mut above: Vec<Level> = Vec::new();
-    let mut waiting = count.entries(&directory)?;
-    while count.usage.complete {
-        match waiting.pop() {
-            Some(name) => {
-                let Some(child) = enter(&directory, &name)? else { continue };
-                let below = count.entries(&child)?;
-                above.push(Level { identity: identity(&directory)?, waiting: std::mem::replace(&mut waiting, below) });
-                directory = child;
-            }
-            None => {
-                let Some(level) = above.pop() else { break };
-                directory = leave(&directory, level.identity)?;
-                waiting = level.waiting;
-            }
-        }
-    }
-    Ok(count.usage)
+    let bounds = Bounds { entries: max, waiting: MAX_WAITING, linked: MAX_LINKED };
+    let mut walk = Walk::begin(directory, bounds)?;
+    while walk.step()? {}
+    Ok(walk.count.usage)
 }
 
 /// Device and inode number.
@@ -60,9 +49,86 @@ struct Level {
     waiting: Vec<OsString>,
 }
 
+/// Where counting is.
+struct Walk<'a, D> {
+    root: &'a D,
+    directory: OwnedFd,
+    /// From the root to where we are.
+    above: Vec<Level>,
+    /// What is to be counted where we are.
+    waiting: Vec<OsString>,
+    count: Count,
+}
+
+impl<D: AsFd> Walk<'_, D> {
+    fn begin(root: &D, left: Bounds) -> Result<Walk<'_, D>> {
+        let usage = Usage { complete: true, ..Usage::default() };
+        let mut count = Count { usage, left, full: false, linked: HashSet::new() };
+        let directory = open(root, OsStr::new("."))?;
+        count.add(&at::fstat(&directory)?);
+        let waiting = count.entries(&directory)?;
+        Ok(Walk { root, directory, above: Vec::new(), waiting, count })
+    }
+
+    /// Goes into one directory, or back out of one; false at the end.
+    fn step(&mut self) -> Result<bool> {
+        if self.count.full {
+            return Ok(false);
+        }
+        if let Some(name) = self.waiting.pop() {
+            self.count.left.waiting += cost(&name);
+            if let Some(child) = enter(&self.directory, &name)? {
+                let waiting = self.count.entries(&child)?;
+                let above = std::mem::replace(&mut self.waiting, waiting);
+                self.above.push(Level { identity: identity(&self.directory)?, waiting: above });
+                self.count.keep(size_of::<Level>());
+                self.directory = child;
+            }
+            return Ok(true);
+        }
+        let Some(level) = self.above.pop() else { return Ok(false) };
+        self.count.left.waiting += size_of::<Level>();
+        match leave(&self.directory, level.identity) {
+            Ok(parent) => (self.directory, self.waiting) = (parent, level.waiting),
+            Err(error) if error.is(Errno::ESTALE) => self.from_the_root(level)?,
+            Err(error) => return Err(error),
+        }
+        Ok(true)
+    }
+
+    /// The way back is lost: whoever moves directories about must not switch counting off. What the root still has to
+    /// show goes on.
+    fn from_the_root(&mut self, lost: Level) -> Result<()> {
+        self.count.usage.complete = false;
+        self.directory = open(self.root, OsStr::new("."))?;
+        let mut levels = std::mem::take(&mut self.above).into_iter().chain([lost]);
+        self.waiting = levels.next().map(|level| level.waiting).unwrap_or_default();
+        for level in levels {
+            let names: usize = level.waiting.iter().map(|name| cost(name)).sum();
+            self.count.left.waiting += names + size_of::<Level>();
+        }
+        Ok(())
+    }
+}
+
+/// What a name that waits takes of memory, in bytes.
+fn cost(name: &OsStr) -> usize {
+    // The allocator's own share is some words.
+    size_of::<OsString>() + name.len() + 16
+}
+
+/// What may still be counted, and remembered.
+struct Bounds {
+    entries: u64,
+    waiting: usize,
+    linked: usize,
+}
+
 struct Count {
     usage: Usage,
-    left: u64,
+    left: Bounds,
+    /// One of the bounds was met.
+    full: bool,
     /// Files with several names that were counted already.
     linked: HashSet<Identity>,
 }
@@ -79,14 +145,17 @@ impl Count {
             if name == "." || name == ".." {
                 continue;
             }
-            let Some(left) = self.left.checked_sub(1) else {
-                self.usage.complete = false;
-                break;
-            };
-            self.left = left;
+            match self.left.entries.checked_sub(1) {
+                Some(left) if !self.full => self.left.entries = left,
+                _ => {
+                    self.end();
+                    break;
+                }
+            }
             match at::fstatat(directory, name) {
                 Ok(stat) if at::file_type(&stat) == at::SFlag::S_IFDIR => {
                     self.add(&stat);
+                    self.keep(cost(name));
                     directories.push(name.to_owned());
                 }
                 Ok(stat) => self.add(&stat),
@@ -97,10 +166,28 @@ impl Count {
         Ok(directories)
     }
 
+    fn end(&mut self) {
+        (self.full, self.usage.complete) = (true, false);
+    }
+
+    /// Takes memory for what waits.
+    fn keep(&mut self, bytes: usize) {
+        match self.left.waiting.checked_sub(bytes) {
+            Some(left) => self.left.waiting = left,
+            None => self.end(),
+        }
+    }
+
     fn add(&mut self, stat: &at::FileStat) {
         let several = stat.st_nlink > 1 && at::file_type(stat) != at::SFlag::S_IFDIR;
-        if several && !self.linked.insert((stat.st_dev, stat.st_ino)) {
-            return;
+        if several {
+            if self.linked.contains(&(stat.st_dev, stat.st_ino)) {
+                return;
+            }
+            if self.linked.len() >= self.left.linked {
+                return self.end();
+            }
+            self.linked.insert((stat.st_dev, stat.st_ino));
         }
         self.usage.inodes += 1;
         self.usage.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512; // stat(3type): units of 512
@@ -167,6 +254,64 @@ mod tests {
         }
         let usage = of_tree(&File::open(tree.path()).unwrap(), 10).unwrap();
         assert_eq!((usage.inodes, usage.complete), (11, false));
+    }
+
+    /// What a walk takes of memory is bounded too: a pod may make a million directories with long names.
+    #[test]
+    fn counting_ends_where_too_much_would_have_to_be_remembered() {
+        let tree = tempfile::tempdir().unwrap();
+        for number in 0..20 {
+            fs::create_dir(tree.path().join(number.to_string())).unwrap();
+            let file = tree.path().join(format!("f{number}"));
+            File::create(&file).unwrap();
+            fs::hard_link(&file, tree.path().join(format!("g{number}"))).unwrap();
+        }
+        let root = File::open(tree.path()).unwrap();
+        let counted = |waiting, linked| {
+            let mut walk = Walk::begin(&root, Bounds { entries: 1000, waiting, linked }).unwrap();
+            while walk.step().unwrap() {}
+            assert!(walk.waiting.len() <= 20);
+            walk.count.usage
+        };
+        let all = counted(4096, 20);
+        assert_eq!((all.inodes, all.complete), (41, true));
+        let few_names = counted(10 * cost(OsStr::new("19")), 20);
+        assert!(few_names.inodes < 41 && !few_names.complete, "{few_names:?}");
+        let few_links = counted(4096, 5);
+        assert!(few_links.inodes < 41 && !few_links.complete, "{few_links:?}");
+    }
+
+    #[test]
+    fn what_waits_gives_its_room_back() {
+        let tree = tempfile::tempdir().unwrap();
+        for number in 0..100 {
+            fs::create_dir_all(tree.path().join(number.to_string()).join("below")).unwrap();
+        }
+        let root = File::open(tree.path()).unwrap();
+        let mut walk = Walk::begin(&root, Bounds { entries: 1000, waiting: 1 << 20, linked: 0 }).unwrap();
+        while walk.step().unwrap() {}
+        assert_eq!((walk.count.usage.inodes, walk.count.left.waiting), (201, 1 << 20));
+    }
+
+    /// Mutant: the error of `leave` ends the count, and with it what is known of the pod.
+    #[test]
+    fn a_tree_that_is_moved_while_it_is_counted_is_counted_all_the_same() {
+        let tree = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        for path in ["top/a/b", "other/c"] {
+            fs::create_dir_all(tree.path().join(path)).unwrap();
+        }
+        let root = File::open(tree.path()).unwrap();
+        let mut walk = Walk::begin(&root, Bounds { entries: 1000, waiting: 1 << 20, linked: 0 }).unwrap();
+        walk.waiting.sort();
+        while walk.above.len() < 3 {
+            assert!(walk.step().unwrap());
+        }
+        fs::rename(tree.path().join("top/a/b"), elsewhere.path().join("b")).unwrap();
+        while walk.step().unwrap() {}
+        let usage = walk.count.usage;
+        assert_eq!((usage.inodes, usage.complete), (6, false), "the tree, top, a, b, other, c");
+        assert_eq!(walk.count.left.waiting, 1 << 20);
     }
 
     #[test]

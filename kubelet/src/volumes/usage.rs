@@ -15,7 +15,8 @@ const MAX_ENTRIES: u64 = 1_000_000;
 /// Looks at everything in a pod's folder. A pod without one takes nothing.
 pub(super) fn of(folder: &Path) -> sys::Result<PodUsage> {
     match RootFd::open(folder) {
-        Ok(root) => Ok(PodUsage { volumes: volumes(&root)?, files: files(&root)? }),
+        // What the pod's containers write beside the volumes counts whatever the volumes are like.
+        Ok(root) => Ok(PodUsage { files: files(&root)?, volumes: volumes(&root)? }),
         Err(error) if error.is(Errno::ENOENT) => Ok(PodUsage::default()),
         Err(error) => Err(error),
     }
@@ -25,13 +26,20 @@ fn volumes(root: &RootFd) -> sys::Result<Vec<VolumeUsage>> {
     let mut volumes = Vec::new();
     for kind in names_or_none(root, Path::new(VOLUMES))? {
         let kind = Path::new(VOLUMES).join(kind);
-        let parent = at::fstat(&root.open_path_no_symlinks(&kind)?)?;
+        let parent = match root.open_path_no_symlinks(&kind).and_then(|kind| at::fstat(&kind)) {
+            Ok(parent) => parent,
+            Err(error) if error.is(Errno::ENOENT) => continue, // its last volume was taken down just now
+            Err(error) => return Err(error),
+        };
         for name in names_or_none(root, &kind)? {
             let path = kind.join(&name);
             match volume(root, &path, &name, parent.st_dev) {
                 Ok(usage) => volumes.push(usage),
                 Err(error) if error.is(Errno::ENOENT) => {} // taken down just now
-                Err(error) => return Err(error),
+                // The others count: one volume that can't be read must not hide them.
+                Err(error) => {
+                    tracing::debug!(volume = ?name, error = &error as &dyn std::error::Error, "a volume is not counted");
+                }
             }
         }
     }
@@ -68,7 +76,11 @@ fn files(root: &RootFd) -> sys::Result<Used> {
         if [VOLUMES, SUBPATHS, PLUGINS].iter().any(|other| name == *other) {
             continue;
         }
-        let stat = at::fstatat(root, &name)?;
+        let stat = match at::fstatat(root, &name) {
+            Ok(stat) => stat,
+            Err(error) if error.is(Errno::ENOENT) => continue,
+            Err(error) => return Err(error),
+        };
         let used = match at::file_type(&stat) {
             SFlag::S_IFDIR => tree(&root.open_path_no_symlinks(Path::new(&name))?)?,
             _ => Used { bytes: u64::try_from(stat.st_blocks).unwrap_or(0) * 512, inodes: 1, complete: true },
@@ -117,6 +129,18 @@ mod tests {
         assert!(scratch.filesystem.bytes > 0 && scratch.used.complete);
         assert!((500_000..700_000).contains(&usage.files.bytes), "{usage:?}");
         assert_eq!((usage.files.inodes, usage.files.complete), (4, true), "etc-hosts, containers, main, 0");
+    }
+
+    #[test]
+    fn a_volume_that_can_not_be_read_hides_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let kind = directory.path().join("volumes/kubernetes.io~empty-dir");
+        fs::create_dir_all(kind.join("scratch")).unwrap();
+        std::os::unix::fs::symlink("/", kind.join("broken")).unwrap();
+        atomic_write(directory.path().join("etc-hosts"), &[1; 10_000], Durability::Rename, 0o600).unwrap();
+        let usage = of(directory.path()).unwrap();
+        assert_eq!(usage.volumes.iter().map(|volume| volume.name.as_str()).collect::<Vec<_>>(), ["scratch"]);
+        assert!(usage.files.bytes >= 10_000, "{usage:?}");
     }
 
     #[test]
