@@ -1,6 +1,6 @@
 //! Why a volume could not be set up. The texts of what upstream also says are upstream's: people search for them.
 
-use super::payload::PathError;
+use super::payload::FileError;
 use super::stages::Stalled;
 use crate::api::ApiError;
 
@@ -29,9 +29,9 @@ pub(super) enum SetUpError {
     /// The same for a ConfigMap.
     #[error("configmap references non-existent config key: {0}")]
     ConfigMapKey(String),
-    /// A path that a volume can't hold.
+    /// A file that a volume can't hold.
     #[error(transparent)]
-    Path(#[from] PathError),
+    File(#[from] FileError),
     /// A field or resource of the downward API that there is not.
     #[error("{0}")]
     Downward(String),

@@ -26,13 +26,23 @@ impl fmt::Debug for File {
     }
 }
 
+/// The most that the files of a volume may hold together with their paths, in bytes. An object has at most 1 MiB, but one
+/// key can be shown under any number of paths, and each is a copy: here, then on the node's disk or in its memory.
+const MAX_CONTENT: usize = 64 << 20;
+
 /// All files of a volume, by clean relative path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Payload(BTreeMap<PathBuf, File>);
+pub(super) struct Payload {
+    files: BTreeMap<PathBuf, File>,
+    /// Of all contents and paths.
+    bytes: usize,
+}
 
-/// A path that a volume can't hold. The texts are upstream's.
+/// A file that a volume can't hold. The texts about paths are upstream's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum PathError {
+pub(super) enum FileError {
+    #[error("the files of the volume hold more than {MAX_CONTENT} bytes together, the most that this kubelet writes")]
+    Much,
     #[error("invalid path: must not be empty: {0:?}")]
     Empty(String),
     #[error("invalid path: must be relative path: {0}")]
@@ -51,62 +61,72 @@ pub(super) enum PathError {
 
 /// Checks a path as it stands in the API, and takes `.` and double slashes out of it. What starts with `..` is the
 /// atomic writer's own.
-fn clean(path: &str) -> Result<PathBuf, PathError> {
+fn clean(path: &str) -> Result<PathBuf, FileError> {
     let text = || path.to_owned();
     match path {
-        _ if path.starts_with('/') => return Err(PathError::Absolute(text())),
-        _ if path.len() > 4096 => return Err(PathError::Long),
-        _ if path.contains('\0') => return Err(PathError::Nul(text())),
+        _ if path.starts_with('/') => return Err(FileError::Absolute(text())),
+        _ if path.len() > 4096 => return Err(FileError::Long),
+        _ if path.contains('\0') => return Err(FileError::Nul(text())),
         _ => {}
     }
     let names = path.split('/');
     if names.clone().any(|name| name == "..") {
-        return Err(PathError::Backstep(text()));
+        return Err(FileError::Backstep(text()));
     }
     if names.clone().any(|name| name.len() > 255) {
-        return Err(PathError::LongName);
+        return Err(FileError::LongName);
     }
     if path.starts_with("..") {
-        return Err(PathError::Reserved(text()));
+        return Err(FileError::Reserved(text()));
     }
     let clean: PathBuf = Path::new(path).components().filter(|part| matches!(part, Component::Normal(_))).collect();
     match clean.as_os_str().as_encoded_bytes() {
-        [] => Err(PathError::Empty(text())),
-        [b'.', b'.', ..] => Err(PathError::Reserved(text())), // `./..x`
+        [] => Err(FileError::Empty(text())),
+        [b'.', b'.', ..] => Err(FileError::Reserved(text())), // `./..x`
         _ => Ok(clean),
     }
 }
 
 impl Payload {
     /// Adds or replaces a file.
-    pub(super) fn insert(&mut self, path: &str, file: File) -> Result<(), PathError> {
-        self.0.insert(clean(path)?, file);
-        Ok(())
+    pub(super) fn insert(&mut self, path: &str, file: File) -> Result<(), FileError> {
+        self.put(clean(path)?, file)
     }
 
     /// Adds all files of another payload over those of this one.
-    pub(super) fn extend(&mut self, other: Payload) {
-        self.0.extend(other.0);
+    pub(super) fn extend(&mut self, other: Payload) -> Result<(), FileError> {
+        other.files.into_iter().try_for_each(|(path, file)| self.put(path, file))
+    }
+
+    fn put(&mut self, path: PathBuf, file: File) -> Result<(), FileError> {
+        let size = |file: &File| path.as_os_str().len() + file.data.len();
+        let bytes = self.bytes - self.files.get(&path).map_or(0, size) + size(&file);
+        if bytes > MAX_CONTENT {
+            return Err(FileError::Much);
+        }
+        self.bytes = bytes;
+        self.files.insert(path, file);
+        Ok(())
     }
 
     /// The files in order.
     pub(super) fn files(&self) -> impl Iterator<Item = (&Path, &File)> {
-        self.0.iter().map(|(path, file)| (path.as_path(), file))
+        self.files.iter().map(|(path, file)| (path.as_path(), file))
     }
 
     /// The file of a path.
     pub(super) fn get(&self, path: &Path) -> Option<&File> {
-        self.0.get(path)
+        self.files.get(path)
     }
 
     /// How many files there are.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.files.len()
     }
 
     /// The names that a pod sees at the top of the volume, each with the owner of a file below it.
     pub(super) fn top_names(&self) -> BTreeMap<&str, Option<u32>> {
-        self.0.iter().filter_map(|(path, file)| Some((path.iter().next()?.to_str()?, file.owner))).collect()
+        self.files.iter().filter_map(|(path, file)| Some((path.iter().next()?.to_str()?, file.owner))).collect()
     }
 }
 
@@ -164,7 +184,7 @@ pub(super) mod tests {
         payload
     }
 
-    fn check(path: &str, expected: Result<&str, PathError>) {
+    fn check(path: &str, expected: Result<&str, FileError>) {
         assert_eq!(clean(path), expected.map(PathBuf::from), "{path:?}");
     }
 
@@ -172,18 +192,18 @@ pub(super) mod tests {
     fn a_path_that_leaves_the_volume_or_meets_the_writers_own_names_is_refused() {
         check("a/b", Ok("a/b"));
         check("a//./b/", Ok("a/b"));
-        check("..a", Err(PathError::Reserved("..a".into())));
-        check("./..data", Err(PathError::Reserved("./..data".into())));
+        check("..a", Err(FileError::Reserved("..a".into())));
+        check("./..data", Err(FileError::Reserved("./..data".into())));
         check("a/..b", Ok("a/..b"));
-        check("...", Err(PathError::Reserved("...".into())));
-        check("..", Err(PathError::Backstep("..".into())));
-        check("a/../../b", Err(PathError::Backstep("a/../../b".into())));
-        check("/etc/passwd", Err(PathError::Absolute("/etc/passwd".into())));
-        check("", Err(PathError::Empty(String::new())));
-        check("./", Err(PathError::Empty("./".into())));
-        check("a\0b", Err(PathError::Nul("a\0b".into())));
-        check(&"x".repeat(256), Err(PathError::LongName));
-        check(&"x/".repeat(2049), Err(PathError::Long));
+        check("...", Err(FileError::Reserved("...".into())));
+        check("..", Err(FileError::Backstep("..".into())));
+        check("a/../../b", Err(FileError::Backstep("a/../../b".into())));
+        check("/etc/passwd", Err(FileError::Absolute("/etc/passwd".into())));
+        check("", Err(FileError::Empty(String::new())));
+        check("./", Err(FileError::Empty("./".into())));
+        check("a\0b", Err(FileError::Nul("a\0b".into())));
+        check(&"x".repeat(256), Err(FileError::LongName));
+        check(&"x/".repeat(2049), Err(FileError::Long));
     }
 
     #[test]
@@ -202,6 +222,22 @@ pub(super) mod tests {
         assert_eq!(of(true).unwrap(), Payload::default());
         let all = Keys { items: None, default_mode: None, optional: false };
         assert_eq!(all.of(&data, SetUpError::SecretKey).unwrap(), super::tests::payload(&[("a", "1"), ("b", "2")]));
+    }
+
+    /// Ten kilobytes of items that were ten gigabytes of heap, and then of disk.
+    #[test]
+    fn a_key_under_many_paths_ends_at_a_bound() {
+        let megabyte = vec![0; 1 << 20];
+        let data = BTreeMap::from([("a", megabyte.as_slice())]);
+        let items: Vec<KeyToPath> =
+            (0..100).map(|n| KeyToPath { key: "a".into(), path: n.to_string(), mode: None }).collect();
+        let of =
+            |items| Keys { items: Some(items), default_mode: None, optional: false }.of(&data, SetUpError::SecretKey);
+        assert_eq!(of(&items[..63]).unwrap().len(), 63);
+        assert!(of(&items).unwrap_err().to_string().contains("more than 67108864 bytes"));
+        let mut sum = of(&items[..40]).unwrap();
+        sum.extend(of(&items[..40]).unwrap()).unwrap();
+        assert_eq!(sum.extend(of(&items[40..80]).unwrap()), Err(FileError::Much));
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(super) async fn payload(source: &ProjectedVolumeSource, inputs: &Inputs<'_>)
     let mut errors = Vec::new();
     for projection in source.sources.iter().flatten() {
         match one(projection, source.default_mode, inputs).await {
-            Ok(files) => payload.extend(files),
+            Ok(files) => payload.extend(files)?,
             Err(error) => errors.push(error),
         }
     }
