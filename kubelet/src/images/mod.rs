@@ -33,6 +33,7 @@ use records::{Records, Verdict};
 use reference::Reference;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 /// Why a container's image is not there.
@@ -55,6 +56,8 @@ pub struct Images {
     metrics: Metrics,
     queue: Queue,
     records: Records,
+    /// Whether what an earlier kubelet began was looked into.
+    inherited: OnceCell<()>,
     backoffs: Mutex<Backoffs>,
 }
 
@@ -69,6 +72,13 @@ struct Wish<'a> {
     image: &'a str,
     reference: &'a Reference,
     policy: Policy,
+}
+
+/// A pull that brought nothing.
+struct PullFailure {
+    message: String,
+    /// Whether it is sure that the image did not come all the same.
+    nothing_pulled: bool,
 }
 
 /// `imagePullPolicy`.
@@ -91,7 +101,17 @@ impl Images {
     ) -> Images {
         let queue = Queue::new(&config.images, clock.now().mono);
         let records = Records::below(&config.root);
-        Images { runtime, api, recorder, clock, metrics, queue, records, backoffs: Mutex::default() }
+        Images {
+            runtime,
+            api,
+            recorder,
+            clock,
+            metrics,
+            queue,
+            records,
+            inherited: OnceCell::new(),
+            backoffs: Mutex::default(),
+        }
     }
 
     /// Has the container's image, by its policy, and tells what was found or done in events on the container. The event
@@ -117,6 +137,8 @@ impl Images {
         })?;
         let policy = Policy::of(container, &reference);
         let wish = Wish { pod, role, container, sandbox, image, reference: &reference, policy };
+        // A runtime that does not answer is asked again by the next one; until then the notes themselves count.
+        let _ = self.inherited.get_or_try_init(|| self.inherit()).await;
         if let Some(found) = self.usable(wish).await? {
             return Ok(found);
         }
@@ -173,14 +195,40 @@ impl Images {
     /// Whether the pod may use an image that is there: it was pulled without credentials, or with one that it has.
     async fn may_use(&self, wish: Wish<'_>, found: &proto::Image) -> bool {
         let (image, name, id) = (wish.image.to_owned(), wish.reference.name.clone(), found.id.clone());
-        let verdict = self.on_disk(move |records| records.verdict(&image, &name, &id)).await;
-        match verdict {
-            Verdict::Everybody => true,
+        match self.on_disk(move |records| records.verdict(&image, &name, &id)).await {
+            Verdict::Everybody => !self.is_being_pulled(&found.id).await,
             Verdict::Pullers => false,
             Verdict::Holders(holders) => {
                 self.credentials(wish).await.is_ok_and(|credentials| holders.include(&credentials))
             }
         }
+    }
+
+    /// Whether an image is one that some pull, by whatever name, was begun of and has not ended.
+    async fn is_being_pulled(&self, id: &str) -> bool {
+        for begun in self.on_disk(Records::begun).await {
+            // Whoever does not know has to pull.
+            if self.pulled_by_now(&begun).await.map_or(true, |pulled| pulled.as_deref() == Some(id)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// The id of an image that a pull was begun of, if it is there.
+    async fn pulled_by_now(&self, begun: &str) -> Result<Option<String>, RuntimeError> {
+        let Ok(reference) = reference::parse(begun) else { return Ok(None) };
+        Ok(self.runtime.image(&reference.full).await?.map(|found| found.id))
+    }
+
+    /// Ends what an earlier kubelet began: an image that came is one that was pulled with nobody knows what.
+    async fn inherit(&self) -> Result<(), RuntimeError> {
+        for begun in self.on_disk(Records::begun).await {
+            let pulled = self.pulled_by_now(&begun).await?;
+            let now = self.clock.now().wall;
+            self.on_disk(move |records| records.inherit(&begun, pulled.as_deref(), now)).await;
+        }
+        Ok(())
     }
 
     fn not_in_back_off(&self, wish: Wish<'_>) -> Result<(), ImageError> {
@@ -230,49 +278,63 @@ impl Images {
         }
     }
 
-    /// Tries each credential, or none if there is none, and writes down which one it was.
+    /// Tries each credential, or none if there is none, and writes down which one it was: as soon as it is known, since
+    /// an image without a record is everybody's.
     async fn pull_with(&self, wish: Wish<'_>, credentials: &[Credential]) -> Result<proto::Image, String> {
         let image = wish.image.to_owned();
-        self.on_disk({
-            let image = image.clone();
-            move |records| records.begin(&image)
-        })
-        .await
-        .map_err(|error| format!("Failed to record image pull intent for container image {image:?}: {error}"))?;
-        let outcome = self.try_each(wish, credentials).await;
+        let in_doubt = self
+            .on_disk({
+                let image = image.clone();
+                move |records| records.begin(&image)
+            })
+            .await
+            .map_err(|error| format!("Failed to record image pull intent for container image {image:?}: {error}"))?;
         let (name, now) = (wish.reference.name.clone(), self.clock.now().wall);
-        let pulled = outcome.as_ref().ok().map(|(found, with)| (found.id.clone(), with.cloned()));
-        self.on_disk(move |records| {
-            let written = pulled.map_or(Ok(()), |(id, with)| records.pulled(&name, &id, with.as_ref(), now));
-            match written {
-                Ok(()) => records.end(&image),
-                // The note stays, and makes every pod prove that it may have the image.
-                Err(error) => tracing::warn!(image, %error, "how an image was pulled is not written down"),
+        match self.try_each(wish, credentials).await {
+            Ok((id, with)) => {
+                let (id_of_record, with) = (id.clone(), with.cloned());
+                self.on_disk(move |records| match records.pulled(&name, &id_of_record, with.as_ref(), now) {
+                    Ok(()) => records.end(&image),
+                    // The note stays, and makes every pod prove that it may have the image.
+                    Err(error) => tracing::warn!(image, %error, "how an image was pulled is not written down"),
+                })
+                .await;
+                self.look_at(wish, &id).await
             }
-        })
-        .await;
-        outcome.map(|(found, _)| found)
+            Err(failure) => {
+                // An earlier pull may have brought what this one was refused.
+                if failure.nothing_pulled && !in_doubt {
+                    self.on_disk(move |records| records.end(&image)).await;
+                }
+                Err(failure.message)
+            }
+        }
     }
 
+    /// The id of what was pulled, and the credential that it was pulled with.
     async fn try_each<'c>(
         &self,
         wish: Wish<'_>,
         credentials: &'c [Credential],
-    ) -> Result<(proto::Image, Option<&'c Credential>), String> {
+    ) -> Result<(String, Option<&'c Credential>), PullFailure> {
         let tries: Vec<Option<&Credential>> =
             if credentials.is_empty() { vec![None] } else { credentials.iter().map(Some).collect() };
         let mut errors: Vec<String> = Vec::new();
+        let mut nothing_pulled = true;
         for with in tries {
             if !self.queue.admit(self.clock.now().mono) {
-                return Err("pull QPS exceeded".to_owned());
+                return Err(PullFailure { message: "pull QPS exceeded".to_owned(), nothing_pulled });
             }
             let auth = with.map(Credential::auth);
             match self.runtime.pull_image(&wish.reference.full, auth.as_ref(), wish.sandbox).await {
-                Ok(id) => return self.look_at(wish, &id).await.map(|found| (found, with)),
-                Err(error) => errors.push(bare(&error)),
+                Ok(id) => return Ok((id, with)),
+                Err(error) => {
+                    nothing_pulled &= says_that_it_ended(&error);
+                    errors.push(bare(&error));
+                }
             }
         }
-        Err(aggregate(errors))
+        Err(PullFailure { message: aggregate(errors), nothing_pulled })
     }
 
     /// The image that was just pulled: its user and its size are needed. Asked for by its id, which nobody moves.
@@ -307,7 +369,11 @@ impl Images {
 
     async fn on_disk<T: Send + 'static>(&self, work: impl FnOnce(&Records) -> T + Send + 'static) -> T {
         let records = self.records.clone();
-        tokio::task::spawn_blocking(move || work(&records)).await.expect("reading and writing records does not panic")
+        match tokio::task::spawn_blocking(move || work(&records)).await {
+            Ok(done) => done,
+            // A panic has ended the process; what is left is the runtime's end, and with it ours.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     fn tell_of(&self, wish: Wish<'_>, kind: Kind, reason: &str, message: &str) {
@@ -334,6 +400,11 @@ impl Policy {
             _ => Policy::IfNotPresent,
         }
     }
+}
+
+/// Whether an error is the runtime's answer: with another one a pull may go on, and come to its end, unheard.
+fn says_that_it_ended(error: &RuntimeError) -> bool {
+    !matches!(error.code, tonic::Code::DeadlineExceeded | tonic::Code::Cancelled | tonic::Code::Unavailable)
 }
 
 /// The runtime's own words where its error is of no particular kind.

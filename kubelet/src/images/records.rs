@@ -56,12 +56,12 @@ struct KnownSecret {
 }
 
 /// `ImagePullIntent`.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Intent<'a> {
-    kind: &'a str,
-    api_version: &'a str,
-    image: &'a str,
+struct Intent {
+    kind: String,
+    api_version: String,
+    image: String,
 }
 
 const API_VERSION: &str = "kubelet.config.k8s.io/v1beta1";
@@ -116,10 +116,13 @@ impl Records {
         }
     }
 
-    /// A pull begins.
-    pub(super) fn begin(&self, image: &str) -> sys::Result<()> {
-        let intent = Intent { kind: "ImagePullIntent", api_version: API_VERSION, image };
-        write(&self.pulling(image), &serde_json::to_vec(&intent).expect("texts alone"))
+    /// A pull begins. True if an earlier one did already, and it is not known how it ended.
+    pub(super) fn begin(&self, image: &str) -> sys::Result<bool> {
+        let in_doubt = self.pulling(image).exists();
+        let (kind, api_version) = ("ImagePullIntent".to_owned(), API_VERSION.to_owned());
+        let intent = Intent { kind, api_version, image: image.to_owned() };
+        write(&self.pulling(image), &serde_json::to_vec(&intent).expect("texts alone"))?;
+        Ok(in_doubt)
     }
 
     /// It failed, or what it was is written down.
@@ -131,22 +134,41 @@ impl Records {
         }
     }
 
+    /// The images of which a pull was begun and did not end, as they were asked for.
+    pub(super) fn begun(&self) -> Vec<String> {
+        let notes = std::fs::read_dir(self.folder.join("pulling")).into_iter().flatten().flatten();
+        let read = |path: PathBuf| {
+            let bytes = sys::fs::read_bounded(&path, MAX_RECORD).ok()?;
+            serde_json::from_slice::<Intent>(&bytes).ok().map(|intent| intent.image)
+        };
+        notes.filter_map(|note| read(note.path())).collect()
+    }
+
+    /// Ends a pull that nobody goes on with. If the image came, as `id`, it is for those who can pull it.
+    pub(super) fn inherit(&self, image: &str, id: Option<&str>, now: Timestamp) {
+        let written = match id {
+            // What is known of it from before still holds.
+            Some(id) if !matches!(self.read(id), Ok(Some(_))) => self.write(&Pulled::nothing_known(id), now),
+            _ => Ok(()),
+        };
+        match written {
+            Ok(()) => self.end(image),
+            Err(error) => tracing::warn!(image, %error, "a pull that was cut short is not written down"),
+        }
+    }
+
     /// It was pulled, with this credential or without any.
     pub(super) fn pulled(&self, name: &str, id: &str, with: Option<&Credential>, now: Timestamp) -> sys::Result<()> {
-        let mut record = self.read(id).ok().flatten().unwrap_or_else(|| Pulled {
-            kind: "ImagePulledRecord".to_owned(),
-            api_version: API_VERSION.to_owned(),
-            last_updated_time: String::new(),
-            image_ref: id.to_owned(),
-            credential_mapping: BTreeMap::new(),
-        });
+        let mut record = self.read(id).ok().flatten().unwrap_or_else(|| Pulled::nothing_known(id));
         let before = record.credential_mapping.clone();
         record.credential_mapping.entry(name.to_owned()).or_default().grant(with);
-        if record.credential_mapping == before {
-            return Ok(());
-        }
-        record.last_updated_time = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        write(&self.file("pulled", id), &serde_json::to_vec(&record).expect("texts alone"))
+        if record.credential_mapping == before { Ok(()) } else { self.write(&record, now) }
+    }
+
+    fn write(&self, record: &Pulled, now: Timestamp) -> sys::Result<()> {
+        let last_updated_time = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let record = Pulled { last_updated_time, ..record.clone() };
+        write(&self.file("pulled", &record.image_ref), &serde_json::to_vec(&record).expect("texts alone"))
     }
 
     fn read(&self, id: &str) -> Result<Option<Pulled>, String> {
@@ -164,6 +186,19 @@ impl Records {
     fn file(&self, folder: &str, name: &str) -> PathBuf {
         let hash: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
         self.folder.join(folder).join(format!("sha256-{hash}"))
+    }
+}
+
+impl Pulled {
+    /// A record without anybody who may use the image.
+    fn nothing_known(id: &str) -> Pulled {
+        Pulled {
+            kind: "ImagePulledRecord".to_owned(),
+            api_version: API_VERSION.to_owned(),
+            last_updated_time: String::new(),
+            image_ref: id.to_owned(),
+            credential_mapping: BTreeMap::new(),
+        }
     }
 }
 

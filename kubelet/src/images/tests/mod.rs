@@ -247,6 +247,72 @@ async fn what_a_crashed_pull_left_behind_is_for_those_who_can_pull_it() {
     assert_eq!(world.ensure(&app("b", &["mine"])).await, "ok sha256:7");
 }
 
+/// Mutant: notes are found under the very words that a pull was asked for with.
+#[tokio::test(start_paused = true)]
+async fn what_a_crashed_pull_left_behind_is_known_by_its_other_names_too() {
+    let world = World::new();
+    world.images.records.begin("reg.io/app:1").expect("a note");
+    world.images.records.begin("reg.io/never:1").expect("a note");
+    for name in ["reg.io/app:1", "reg.io/app:2", "sha256:3"] {
+        world.registry.shelf().there.insert(name.to_owned(), image(3));
+    }
+    world.registry.shelf().password = "right";
+    let error = world.ensure(&pod("a", "reg.io/app:2", "IfNotPresent", &[])).await;
+    assert_eq!(error, "ErrImagePull: pull access denied");
+    assert!(world.images.records.begun().is_empty(), "what nobody goes on with has ended");
+    let error = world.ensure(&pod("b", "reg.io/app:2", "IfNotPresent", &[])).await;
+    assert_eq!(error, "ErrImagePull: pull access denied");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_begun_is_looked_into_again_where_the_runtime_did_not_answer() {
+    let world = World::new();
+    world.images.records.begin("reg.io/app:1").expect("a note");
+    world.registry.shelf().blind = Some("gone");
+    let _ = world.ensure(&pod("a", "reg.io/app:1", "IfNotPresent", &[])).await;
+    assert_eq!(world.images.records.begun(), ["reg.io/app:1"]);
+    world.registry.shelf().blind = None;
+    let _ = world.ensure(&pod("a", "reg.io/other:1", "IfNotPresent", &[])).await;
+    assert!(world.images.records.begun().is_empty());
+}
+
+/// Mutant: the record is written after the look at the image, which may fail.
+#[tokio::test(start_paused = true)]
+async fn a_private_image_that_can_not_be_looked_at_after_its_pull_is_no_gift() {
+    let world = World::new();
+    world.registry.shelf().password = "right";
+    world.put_secret("mine", "u", "right");
+    world.registry.shelf().blind_after_pull = Some("restarting");
+    let error = world.ensure(&pod("a", "reg.io/app:1", "IfNotPresent", &["mine"])).await;
+    assert_eq!(error, "ErrImagePull: rpc error: code = Unavailable desc = restarting");
+    world.registry.shelf().blind = None;
+    let error = world.ensure(&pod("b", "reg.io/app:1", "IfNotPresent", &[])).await;
+    assert_eq!(error, "ErrImagePull: pull access denied");
+    world.images.forget(pod("a", "x", "", &[]).uid());
+    assert_eq!(world.ensure(&pod("a", "reg.io/app:1", "IfNotPresent", &["mine"])).await, "ok sha256:7");
+    assert_eq!(world.registry.shelf().pulls, ["reg.io/app:1 u", "reg.io/app:1"], "who has the secret needs no pull");
+}
+
+/// Mutant: every error ends the note that a pull was begun.
+#[tokio::test(start_paused = true)]
+async fn a_private_image_whose_pull_ended_unheard_is_no_gift() {
+    for code in [tonic::Code::DeadlineExceeded, tonic::Code::Cancelled, tonic::Code::Unavailable] {
+        let world = World::new();
+        world.registry.shelf().password = "right";
+        world.put_secret("mine", "u", "right");
+        world.registry.shelf().failures = [(code, "no answer")].into();
+        let error = world.ensure(&pod("a", "reg.io/app:1", "IfNotPresent", &["mine"])).await;
+        assert!(error.starts_with("ErrImagePull: "), "{error}");
+        for name in ["reg.io/app:1", "reg.io/app:2"] {
+            world.registry.shelf().there.insert(name.to_owned(), image(7));
+        }
+        for (uid, name) in [("b", "reg.io/app:1"), ("c", "reg.io/app:1"), ("d", "reg.io/app:2")] {
+            let error = world.ensure(&pod(uid, name, "IfNotPresent", &[])).await;
+            assert_eq!(error, "ErrImagePull: pull access denied", "{code:?} {name}");
+        }
+    }
+}
+
 async fn together(world: &World, pods: &[Pod]) -> Vec<String> {
     futures_util::future::join_all(pods.iter().map(|pod| world.ensure(pod))).await
 }

@@ -26,6 +26,8 @@ pub(super) struct Shelf {
     pub(super) running: (usize, usize),
     /// What looking for an image fails with.
     pub(super) blind: Option<&'static str>,
+    /// The same, from the end of the next pull on.
+    pub(super) blind_after_pull: Option<&'static str>,
 }
 
 /// The runtime.
@@ -54,6 +56,7 @@ impl Registry {
         let found = image(7);
         shelf.there.insert(reference.to_owned(), found.clone());
         shelf.there.insert(found.id.clone(), found.clone());
+        shelf.blind = shelf.blind_after_pull.take().or(shelf.blind);
         Ok(found.id)
     }
 }
