@@ -5,7 +5,7 @@
 
 use super::facts::Facts;
 use super::pressure::Pressures;
-use super::status::{Observed, Told, patch, ready_errors, resembles, status};
+use super::status::{Observed, Told, Unready, patch, resembles, status, unready};
 use super::{Inputs, register};
 use crate::api::events::Recorder;
 use crate::api::{Api, ApiError};
@@ -109,7 +109,7 @@ impl Reporter {
         let mut tick = interval_at(Instant::now() + period, period);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let told = ready_errors(&self.health.borrow_and_update(), self.clock.now().mono);
+            let told = unready(&self.health.borrow_and_update(), self.clock.now().mono);
             self.pressures.borrow_and_update();
             self.report().await;
             self.follow().await;
@@ -277,9 +277,9 @@ impl Reporter {
 async fn other_health(
     health: &mut watch::Receiver<Health>,
     clock: &Clock,
-    told: &[String],
+    told: &[Unready],
 ) -> Result<(), watch::error::RecvError> {
-    health.wait_for(|health| ready_errors(health, clock.now().mono) != told).await.map(drop)
+    health.wait_for(|health| unready(health, clock.now().mono) != told).await.map(drop)
 }
 
 /// The answer, if it comes in time.

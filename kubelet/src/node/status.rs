@@ -6,7 +6,7 @@
 mod conditions;
 mod patch;
 
-pub(super) use conditions::ready_errors;
+pub(super) use conditions::{Unready, unready};
 pub(super) use patch::{patch, resembles};
 
 use super::facts::Facts;

@@ -56,7 +56,8 @@ pub(super) fn conditions(
     }
     let missing: Vec<&str> =
         REQUIRED.into_iter().filter(|name| !status.capacity.iter().any(|of| of.contains_key(*name))).collect();
-    let mut errors = ready_errors(observed.health, now.mono);
+    let mut errors: Vec<String> =
+        unready(observed.health, now.mono).iter().map(|why| why.words(observed.health, now.mono)).collect();
     if !missing.is_empty() {
         errors.push(format!("missing node capacity for resources: {}", missing.join(", ")));
     }
@@ -103,37 +104,72 @@ fn set(list: &mut Vec<NodeCondition>, kind: &str, is: bool, reason: &str, messag
     before
 }
 
-/// What keeps the runtime from being given pods, in upstream's words. Where listing pods hangs, the call and the pod that
-/// it hangs in are named.
-pub(in crate::node) fn ready_errors(health: &Health, now: Instant) -> Vec<String> {
-    let mut errors = Vec::new();
+/// Why the runtime is given no pods. Equal for as long as it is the same: how long it has been so is no news.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::node) enum Unready {
+    /// It has never said that it is ready.
+    Unknown,
+    /// It has not said so for [`RUNTIME_THRESHOLD`].
+    Down,
+    /// Its pods have never been listed.
+    NeverListed,
+    /// They have not been listed for [`RELIST_THRESHOLD`].
+    NotListed,
+    /// It has said nothing of its network.
+    NetworkUnknown,
+    /// A condition of its own is not true; in the form that upstream gives it.
+    Condition(String),
+}
+
+/// What keeps the runtime from being given pods.
+pub(in crate::node) fn unready(health: &Health, now: Instant) -> Vec<Unready> {
+    let mut all = Vec::new();
     match health.last_ready {
-        None => errors.push("container runtime status check may not have completed yet".to_owned()),
-        Some(at) if now - at >= RUNTIME_THRESHOLD => errors.push("container runtime is down".to_owned()),
+        None => all.push(Unready::Unknown),
+        Some(at) if now - at >= RUNTIME_THRESHOLD => all.push(Unready::Down),
         Some(_) => {}
     }
-    let blocked = health.blocked_by.as_ref().map(|call| format!(", blocked by {call}")).unwrap_or_default();
     match health.last_relist {
-        None => errors.push(format!("PLEG is not healthy: pleg has yet to be successful{blocked}")),
-        Some(at) if now - at > RELIST_THRESHOLD => errors.push(format!(
-            "PLEG is not healthy: pleg was last seen active {} ago; threshold is {}{blocked}",
-            // Whole seconds: with more, each status would differ from the one before.
-            duration::format(Duration::from_secs((now - at).as_secs())),
-            duration::format(RELIST_THRESHOLD)
-        )),
+        None => all.push(Unready::NeverListed),
+        Some(at) if now - at > RELIST_THRESHOLD => all.push(Unready::NotListed),
         Some(_) => {}
     }
     if health.status.is_some() {
-        errors.extend(unready(health, "RuntimeReady", "container runtime not ready"));
-        errors.extend(unready(health, "NetworkReady", "container runtime network not ready"));
+        let conditions = [
+            untrue(health, "RuntimeReady", "container runtime not ready"),
+            untrue(health, "NetworkReady", "container runtime network not ready"),
+        ];
+        all.extend(conditions.into_iter().flatten().map(Unready::Condition));
     } else if health.last_ready.is_none() {
-        errors.push("network state unknown".to_owned());
+        all.push(Unready::NetworkUnknown);
     }
-    errors
+    all
 }
 
-/// A condition of the runtime that is not true, in the form that upstream gives it.
-fn unready(health: &Health, kind: &str, what: &str) -> Option<String> {
+impl Unready {
+    /// In upstream's words. Where listing pods hangs, the call and the pod that it hangs in are named.
+    fn words(&self, health: &Health, now: Instant) -> String {
+        let blocked = health.blocked_by.as_ref().map(|call| format!(", blocked by {call}")).unwrap_or_default();
+        match self {
+            Unready::Unknown => "container runtime status check may not have completed yet".to_owned(),
+            Unready::Down => "container runtime is down".to_owned(),
+            Unready::NeverListed => format!("PLEG is not healthy: pleg has yet to be successful{blocked}"),
+            Unready::NotListed => {
+                let age = health.last_relist.map(|at| now - at).unwrap_or_default();
+                format!(
+                    "PLEG is not healthy: pleg was last seen active {} ago; threshold is {}{blocked}",
+                    duration::format(Duration::from_secs(age.as_secs())),
+                    duration::format(RELIST_THRESHOLD)
+                )
+            }
+            Unready::NetworkUnknown => "network state unknown".to_owned(),
+            Unready::Condition(text) => text.clone(),
+        }
+    }
+}
+
+/// A condition of the runtime that is not true.
+fn untrue(health: &Health, kind: &str, what: &str) -> Option<String> {
     match health.condition(kind) {
         Some(condition) if condition.status => None,
         Some(condition) => {
