@@ -54,6 +54,8 @@ pub(crate) struct State {
     pub(crate) container_stats: Vec<proto::ContainerStats>,
     /// Usage of sandboxes.
     pub(crate) sandbox_stats: Vec<proto::PodSandboxStats>,
+    /// Where images are.
+    pub(crate) image_fs: proto::ImageFsInfoResponse,
     /// How often usage was asked for.
     pub(crate) stats_asked: usize,
     /// Whether usage never comes.
@@ -422,7 +424,12 @@ impl Runtime for FakeRuntime {
     }
 
     fn image_fs(&self) -> BoxFuture<'_, Result<proto::ImageFsInfoResponse>> {
-        async { Ok(proto::ImageFsInfoResponse::default()) }.boxed()
+        let state = self.state();
+        if state.stats_hang {
+            return std::future::pending().boxed();
+        }
+        let info = state.image_fs.clone();
+        async { Ok(info) }.boxed()
     }
 
     fn container_stats(&self) -> BoxFuture<'_, Result<Vec<proto::ContainerStats>>> {

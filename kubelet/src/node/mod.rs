@@ -31,7 +31,7 @@ use crate::runtime::{Health, Runtime};
 use heartbeat::Reporter;
 use k8s_openapi::api::core::v1::Node;
 use lease::Keeper;
-use pressure::{Judge, MachineSampler, Sampler, Signal};
+use pressure::{ImageStore, Judge, MachineSampler, Sampler, Signal};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -100,7 +100,7 @@ impl Running {
         let inputs = &self.inputs;
         let sampler = MachineSampler {
             root: inputs.config.root.clone(),
-            runtime: Arc::clone(&inputs.runtime),
+            images: ImageStore::new(Arc::clone(&inputs.runtime)),
             cgroups: Arc::clone(&cgroups),
             memory_bytes: inputs.facts.memory_bytes,
         };

@@ -10,7 +10,7 @@
 
 mod sample;
 
-pub(super) use sample::{MachineSampler, Sampler};
+pub(super) use sample::{ImageStore, MachineSampler, Sampler};
 
 use crate::config::Limits;
 use crate::spec::quantity;

@@ -5,7 +5,11 @@ use crate::cgroups::Cgroups;
 use crate::runtime::Runtime;
 use futures_util::future::BoxFuture;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long the runtime may take to say where images are: one that is slow for want of memory must not hide that.
+const RUNTIME_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Reads what is left. The machine does; tests say what they want.
 pub(in crate::node) trait Sampler: Send + Sync + 'static {
@@ -17,8 +21,8 @@ pub(in crate::node) trait Sampler: Send + Sync + 'static {
 pub(in crate::node) struct MachineSampler {
     /// The kubelet's folder: nodefs is the file system that it is on.
     pub(in crate::node) root: PathBuf,
-    /// Knows where images are.
-    pub(in crate::node) runtime: Arc<dyn Runtime>,
+    /// Where images are.
+    pub(in crate::node) images: ImageStore,
     /// Know what is used.
     pub(in crate::node) cgroups: Arc<Cgroups>,
     /// Memory of the machine in bytes.
@@ -28,7 +32,7 @@ pub(in crate::node) struct MachineSampler {
 impl Sampler for MachineSampler {
     fn sample(&self) -> BoxFuture<'_, Sample> {
         Box::pin(async {
-            let images = self.image_mountpoint().await;
+            let images = self.images.mountpoint().await;
             let (root, cgroups, memory) = (self.root.clone(), Arc::clone(&self.cgroups), self.memory_bytes);
             let read = tokio::task::spawn_blocking(move || read(&root, images.as_deref(), &cgroups, memory));
             // A panic in there leaves this round without readings; it was reported where it happened.
@@ -37,15 +41,30 @@ impl Sampler for MachineSampler {
     }
 }
 
-impl MachineSampler {
-    async fn image_mountpoint(&self) -> Option<PathBuf> {
-        match self.runtime.image_fs().await {
-            Ok(info) => Some(info.image_filesystems.into_iter().next()?.fs_id?.mountpoint.into()),
-            Err(error) => {
-                tracing::debug!(%error, "the image file system is not known this time");
-                None
+/// Where images are, as the runtime says.
+pub(in crate::node) struct ImageStore {
+    runtime: Arc<dyn Runtime>,
+    /// Its last answer, for while it gives none.
+    last: Mutex<Option<PathBuf>>,
+}
+
+impl ImageStore {
+    /// That of this runtime.
+    pub(in crate::node) fn new(runtime: Arc<dyn Runtime>) -> ImageStore {
+        ImageStore { runtime, last: Mutex::default() }
+    }
+
+    async fn mountpoint(&self) -> Option<PathBuf> {
+        let answer = tokio::time::timeout(RUNTIME_DEADLINE, self.runtime.image_fs()).await;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer {
+            Ok(Ok(info)) => {
+                *last = info.image_filesystems.into_iter().next().and_then(|fs| Some(fs.fs_id?.mountpoint.into()));
             }
+            Ok(Err(error)) => tracing::debug!(%error, "the runtime does not say where images are"),
+            Err(_) => tracing::debug!("the runtime does not say in time where images are"),
         }
+        last.clone()
     }
 }
 
@@ -103,6 +122,8 @@ fn pids(pid_max: Option<String>, threads_max: Option<String>, loadavg: Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::fakes::runtime::FakeRuntime;
 
     #[test]
     fn process_ids_are_limited_twice() {
@@ -114,6 +135,20 @@ mod tests {
         assert_eq!(pids(some("50\n"), None, load()), left(0, 50));
         assert_eq!(pids(None, None, load()), None);
         assert_eq!(pids(some("1"), None, some("nonsense")), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_runtime_that_hangs_holds_up_a_round_for_a_moment_only_and_images_stay_where_they_were() {
+        let runtime = FakeRuntime::new(Clock::system());
+        let fs_id = Some(proto::FilesystemIdentifier { mountpoint: "/images".to_owned() });
+        let usage = proto::FilesystemUsage { fs_id, ..Default::default() };
+        runtime.state().image_fs.image_filesystems.push(usage);
+        let images = ImageStore::new(Arc::new(runtime.clone()));
+        assert_eq!(images.mountpoint().await, Some("/images".into()));
+        runtime.state().stats_hang = true;
+        let began = tokio::time::Instant::now();
+        assert_eq!(images.mountpoint().await, Some("/images".into()));
+        assert_eq!(began.elapsed().as_secs(), RUNTIME_DEADLINE.as_secs());
     }
 
     #[test]
