@@ -12,8 +12,9 @@ use crate::runtime::Runtime;
 use k8s_openapi::api::core::v1::{Container, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// What probes call themselves, where the pod does not say another name.
 const USER_AGENT: &str = "kube-probe/1.36";
@@ -130,13 +131,39 @@ fn join_host_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
+/// Names that are looked up at a time, over all probes. A lookup holds a thread of those that everything that blocks shares,
+/// and goes on when its probe has given up: names of a zone that never answers would take them all.
+static LOOKUPS: Semaphore = Semaphore::const_new(16);
+
+/// The addresses of a name; waits until there is room for one more lookup.
+async fn look_up(
+    lookups: &'static Semaphore,
+    look: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
+) -> io::Result<Vec<SocketAddr>> {
+    let permit = lookups.acquire().await.map_err(io::Error::other)?;
+    let found = tokio::task::spawn_blocking(move || {
+        let _until_it_ends = permit;
+        look()
+    });
+    found.await.map_err(io::Error::other)?
+}
+
 /// Connects; the error is what Go's dialer says.
 async fn connect(host: &str, port: u16) -> Result<tokio::net::TcpStream, String> {
     let address = join_host_port(host, port);
-    match tokio::net::TcpStream::connect((host, port)).await {
+    let unknown = |_| format!("dial tcp: lookup {host}: no such host");
+    let found = match host.parse::<IpAddr>() {
+        Ok(ip) => vec![SocketAddr::new(ip, port)],
+        Err(_) => {
+            let name = host.to_owned();
+            let look = move || (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
+            look_up(&LOOKUPS, look).await.map_err(unknown)?
+        }
+    };
+    match tokio::net::TcpStream::connect(&found[..]).await {
         Ok(stream) => Ok(stream),
         Err(error) if error.raw_os_error().is_some() => Err(format!("dial tcp {address}: connect: {}", words(&error))),
-        Err(_) => Err(format!("dial tcp: lookup {host}: no such host")),
+        Err(error) => Err(unknown(error)),
     }
 }
 
@@ -183,6 +210,23 @@ mod tests {
         check_port(IntOrString::Int(65536), Err("invalid port number: 65536"));
         check_port(IntOrString::Int(-1), Err("invalid port number: -1"));
         check_port(text("none"), Err("strconv.Atoi: parsing \"none\": invalid syntax"));
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_hangs_keeps_its_place_when_its_probe_has_given_up() {
+        use futures_util::FutureExt as _;
+        let lookups: &'static Semaphore = Box::leak(Box::new(Semaphore::new(1)));
+        let (answer, answered) = std::sync::mpsc::channel::<()>();
+        let hanging = look_up(lookups, move || {
+            let _ = answered.recv();
+            Ok(Vec::new())
+        });
+        assert!(hanging.now_or_never().is_none(), "it was given up while it hangs");
+        assert_eq!(lookups.available_permits(), 0);
+        let next = || look_up(lookups, || Ok(Vec::new()));
+        assert!(next().now_or_never().is_none(), "there is no room for another");
+        drop(answer);
+        assert_eq!(next().await.unwrap(), []);
     }
 
     #[test]
