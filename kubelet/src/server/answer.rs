@@ -8,13 +8,17 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// How much of a document is handed to the connection at a time.
 const PIECE: usize = 64 * 1024;
+/// How long a client may take for a document: /pods of a large node at dial-up speed.
+const TAKEN_WITHIN: Duration = Duration::from_secs(60);
 /// How long a document waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -41,11 +45,34 @@ pub(super) async fn document(state: &State, content_type: &'static str, write: i
     if content.len() <= PIECE {
         return (headers, content).into_response();
     }
-    let pieces = stream::unfold((content, permit), |(mut rest, permit)| async move {
-        let piece = rest.split_to(rest.len().min(PIECE));
-        (!piece.is_empty()).then_some((io::Result::Ok(piece), (rest, permit)))
-    });
-    (headers, Body::from_stream(pieces)).into_response()
+    (headers, Body::from_stream(pieces(content, permit))).into_response()
+}
+
+/// What is left of a document, and its turn.
+struct Rest {
+    content: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A document in pieces. Who has not taken all in time gets no more: the turn and the memory are the next one's.
+fn pieces(content: Bytes, permit: OwnedSemaphorePermit) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    let rest = Arc::new(Mutex::new(Some(Rest { content, _permit: permit })));
+    let until = Instant::now() + TAKEN_WITHIN;
+    let late = Arc::downgrade(&rest);
+    let timer = AbortOnDropHandle::new(tokio::spawn(async move {
+        tokio::time::sleep_until(until).await;
+        if let Some(late) = late.upgrade() {
+            late.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
+    }));
+    stream::unfold(Some((rest, timer)), |state| async move {
+        let (rest, timer) = state?;
+        let piece = match &mut *rest.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(rest) => rest.content.split_to(rest.content.len().min(PIECE)),
+            None => return Some((Err(io::ErrorKind::TimedOut.into()), None)),
+        };
+        (!piece.is_empty()).then_some((Ok(piece), Some((rest, timer))))
+    })
 }
 
 /// A JSON document.
@@ -75,4 +102,26 @@ pub(super) fn text_stream(
         piece
     });
     ([(CONTENT_TYPE, TEXT)], Body::from_stream(pieces)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::Semaphore;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_document_that_is_not_taken_in_time_gives_its_turn_to_the_next() {
+        let turns = Arc::new(Semaphore::new(1));
+        let permit = Arc::clone(&turns).acquire_owned().await.unwrap();
+        let mut slow = Box::pin(pieces(Bytes::from(vec![0; 3 * PIECE]), permit));
+        assert_eq!(slow.next().await.unwrap().unwrap().len(), PIECE);
+        let began = Instant::now();
+        let permit = Arc::clone(&turns).acquire_owned().await.unwrap();
+        assert_eq!(began.elapsed().as_secs(), TAKEN_WITHIN.as_secs());
+        assert_eq!(slow.next().await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(slow.next().await.is_none());
+        let quick: Vec<_> = pieces(Bytes::from(vec![0; PIECE + 1]), permit).collect().await;
+        assert_eq!(quick.iter().map(|piece| piece.as_ref().unwrap().len()).sum::<usize>(), PIECE + 1);
+        assert_eq!(turns.available_permits(), 1);
+    }
 }
