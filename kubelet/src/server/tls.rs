@@ -17,7 +17,7 @@ use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
@@ -44,28 +44,40 @@ struct Held<T> {
 }
 
 impl<T> FromFiles<T> {
-    fn new(files: Vec<PathBuf>, value: T) -> FromFiles<T> {
-        let held = Held { value: Arc::new(value), stamp: stamp(&files), looked: Instant::now() };
-        FromFiles { files, held: Mutex::new(held) }
+    /// Makes the value for the first time.
+    fn load(files: Vec<PathBuf>, make: impl FnOnce(&[PathBuf]) -> Result<T>) -> Result<FromFiles<T>> {
+        // Before they are read: what changes meanwhile is found at the next look.
+        let stamp = stamp(&files);
+        let held = Held { value: Arc::new(make(&files)?), stamp, looked: Instant::now() };
+        Ok(FromFiles { files, held: Mutex::new(held) })
     }
 
     fn get(&self) -> Arc<T> {
-        Arc::clone(&self.held.lock().unwrap_or_else(PoisonError::into_inner).value)
+        Arc::clone(&self.held().value)
     }
 
-    /// Makes the value anew if a file changed; keeps the old one if that fails.
+    fn held(&self) -> MutexGuard<'_, Held<T>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the value anew if a file changed; keeps the old one if that fails. Nobody who needs the value waits for the disk.
     fn refresh(&self, make: impl FnOnce(&[PathBuf]) -> Result<T>) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.looked.elapsed() < LOOK {
-            return;
-        }
-        held.looked = Instant::now();
+        let before = {
+            let mut held = self.held();
+            if held.looked.elapsed() < LOOK {
+                return;
+            }
+            held.looked = Instant::now();
+            held.stamp.clone()
+        };
         let stamp = stamp(&self.files);
-        if stamp == held.stamp {
+        if stamp == before {
             return;
         }
+        let made = make(&self.files);
+        let mut held = self.held();
         held.stamp = stamp;
-        match make(&self.files) {
+        match made {
             Ok(value) => held.value = Arc::new(value),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
@@ -89,8 +101,7 @@ struct Verifier(Arc<dyn ClientCertVerifier>);
 impl ClientCa {
     fn load(file: &Path) -> Result<ClientCa> {
         let files = vec![file.to_owned()];
-        let verifier = verifier(&files)?;
-        Ok(ClientCa(FromFiles::new(files, verifier)))
+        FromFiles::load(files, verifier).map(ClientCa)
     }
 
     /// Whether the first certificate is for a client, valid now, and leads to our CA.
@@ -225,8 +236,8 @@ impl Tls {
         };
         let provider = Arc::new(provider(&config.serving.cipher_suites));
         let files = vec![certificate, key];
-        let first = certified(&files, &provider, metrics)?;
-        let shown = Arc::new(Shown { files: FromFiles::new(files, first), metrics: MetricsOf(metrics.clone()) });
+        let files = FromFiles::load(files, |files| certified(files, &provider, metrics))?;
+        let shown = Arc::new(Shown { files, metrics: MetricsOf(metrics.clone()) });
         let client_ca = config.serving.client_ca.as_deref().map(ClientCa::load).transpose()?.map(Arc::new);
         let step = || "use the TLS settings tlsMinVersion and tlsCipherSuites".to_owned();
         let versions: &[_] =
@@ -264,4 +275,52 @@ fn provider(suites: &[String]) -> CryptoProvider {
         provider.cipher_suites.retain(named);
     }
     provider
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sys::fs::{Durability, atomic_write};
+
+    fn text(files: &[PathBuf]) -> Result<String> {
+        Ok(std::fs::read_to_string(&files[0]).unwrap())
+    }
+
+    fn write(path: &Path, text: &str, at: u64) {
+        atomic_write(path, text.as_bytes(), Durability::Rename, 0o600).unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(at);
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_changes_while_it_is_read_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("f");
+        write(&file, "old", 1);
+        let loaded = FromFiles::load(vec![file.clone()], |files| {
+            let read = text(files);
+            write(&file, "new", 2);
+            read
+        });
+        let files = loaded.unwrap();
+        assert_eq!(*files.get(), "old");
+        tokio::time::advance(LOOK).await;
+        files.refresh(text);
+        assert_eq!(*files.get(), "new");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_value_can_be_had_while_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("f");
+        write(&file, "old", 1);
+        let files = FromFiles::load(vec![file.clone()], text).unwrap();
+        write(&file, "new", 2);
+        tokio::time::advance(LOOK).await;
+        files.refresh(|changed| {
+            assert!(files.held.try_lock().is_ok());
+            text(changed)
+        });
+        assert_eq!(*files.get(), "new");
+    }
 }
