@@ -37,13 +37,14 @@ impl Rates {
         let mut readings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = readings.get(id).copied();
         let nano_cores = match before {
-            Some(before) if at - before.at < SHORTEST => return before.nano_cores,
-            Some(before) => {
+            Some(before) if at > before.at && at - before.at < SHORTEST => return before.nano_cores,
+            // After the clock was set back it is a first reading.
+            Some(before) if at > before.at => {
                 let spent = u128::from(total_ns.saturating_sub(before.total_ns));
                 let elapsed = u128::from((at - before.at).unsigned_abs());
                 u64::try_from(spent * 1_000_000_000 / elapsed).ok()
             }
-            None => None,
+            _ => None,
         };
         readings.insert(id.to_owned(), Reading { at, total_ns, nano_cores });
         nano_cores
@@ -254,6 +255,9 @@ mod tests {
         assert_eq!(rates.nano_cores("c", 12 * second + 1, 9_000_000_000), Some(500_000_000));
         // Another container under the same id starts at zero again.
         assert_eq!(rates.nano_cores("c", 13 * second, 0), Some(0));
+        // The clock was set back.
+        assert_eq!(rates.nano_cores("c", 3 * second, 1_000_000_000), None);
+        assert_eq!(rates.nano_cores("c", 5 * second, 2_000_000_000), Some(500_000_000));
         rates.forget_older(14 * second);
         assert_eq!(rates.nano_cores("c", 20 * second, 1), None);
     }
