@@ -5,6 +5,7 @@
 //! accepting pauses and goes on by itself.
 
 use super::ServerError;
+use super::addresses::{self, Addresses};
 use super::state::State;
 use super::tls::Tls;
 use crate::config::Config;
@@ -12,13 +13,12 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustls::pki_types::CertificateDer;
-use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -29,8 +29,6 @@ use tower::ServiceExt;
 
 /// Connections at a time, to each listener.
 const CONNECTIONS: usize = 512;
-/// Of which from one address.
-const PER_ADDRESS: usize = 128;
 /// How long a connection may stay without a request that says who it is.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 /// How long a connection may idle between requests, as upstream.
@@ -48,6 +46,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Who is at the other end of a connection; a request finds it among its extensions.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
+    /// Where it comes from; a network of IPv6 is one somebody.
+    pub(super) origin: Option<IpAddr>,
     /// The certificates it showed.
     pub(super) chain: Arc<[CertificateDer<'static>]>,
     /// Set by the first request that was authenticated.
@@ -55,8 +55,8 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    fn new(chain: &[CertificateDer<'static>], known: bool) -> Peer {
-        Peer { chain: chain.into(), known: Arc::new(AtomicBool::new(known)) }
+    fn new(address: Option<IpAddr>, chain: &[CertificateDer<'static>], known: bool) -> Peer {
+        Peer { origin: address.map(addresses::origin), chain: chain.into(), known: Arc::new(AtomicBool::new(known)) }
     }
 }
 
@@ -110,9 +110,10 @@ pub(super) async fn https(listener: TcpListener, tls: Arc<Tls>, routes: Router, 
             // Its cost is two stat(2) a second at most, but their disk may hang: not on this thread.
             let _ = tokio::task::spawn_blocking(move || tls.refresh()).await;
             let _ = stream.set_nodelay(true);
+            let address = stream.peer_addr().ok().map(|peer| peer.ip());
             let handshake = tokio::time::timeout(UNKNOWN_FOR, acceptor.accept(stream)).await;
             let Ok(Ok(stream)) = handshake else { return };
-            let peer = Peer::new(stream.get_ref().1.peer_certificates().unwrap_or_default(), false);
+            let peer = Peer::new(address, stream.get_ref().1.peer_certificates().unwrap_or_default(), false);
             connection(stream, builder(), routes, peer, closing).await;
         }
     };
@@ -123,7 +124,7 @@ pub(super) async fn https(listener: TcpListener, tls: Arc<Tls>, routes: Router, 
 pub(super) async fn plain(listener: TcpListener, routes: Router, closing: watch::Receiver<bool>) {
     let until = closing.clone();
     let serve = move |stream: TcpStream| {
-        connection(stream, builder().http1_only(), routes.clone(), Peer::new(&[], true), closing.clone())
+        connection(stream, builder().http1_only(), routes.clone(), Peer::new(None, &[], true), closing.clone())
     };
     accept(listener, serve, until).await;
 }
@@ -131,8 +132,9 @@ pub(super) async fn plain(listener: TcpListener, routes: Router, closing: watch:
 /// Serves HTTP/1 on the private socket.
 pub(super) async fn unix(listener: UnixListener, routes: Router, closing: watch::Receiver<bool>) {
     let until = closing.clone();
-    let serve =
-        move |stream| connection(stream, builder().http1_only(), routes.clone(), Peer::new(&[], true), closing.clone());
+    let serve = move |stream| {
+        connection(stream, builder().http1_only(), routes.clone(), Peer::new(None, &[], true), closing.clone())
+    };
     accept(listener, serve, until).await;
 }
 
@@ -234,43 +236,6 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
 
-/// How many connections each address has.
-#[derive(Debug, Clone, Default)]
-struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// One of an address's connections; gives its place back when dropped.
-struct Place {
-    addresses: Addresses,
-    address: Option<IpAddr>,
-}
-
-impl Addresses {
-    fn take(&self, address: Option<IpAddr>) -> Option<Place> {
-        if let Some(address) = address {
-            let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = counts.entry(address).or_default();
-            if *count >= PER_ADDRESS {
-                return None;
-            }
-            *count += 1;
-        }
-        Some(Place { addresses: self.clone(), address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Some(address) = self.address else { return };
-        let mut counts = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&address);
-            }
-        }
-    }
-}
-
 /// Binds what the configuration names.
 pub(super) async fn bind(config: &Config) -> Result<super::Listeners, ServerError> {
     let mut listeners = super::Listeners::default();
@@ -335,19 +300,8 @@ mod tests {
         let (ours, _theirs) = tokio::io::duplex(1024);
         let (_close, closing) = watch::channel(false);
         let began = Instant::now();
-        let served = connection(ours, builder(), Router::new(), Peer::new(&[], false), closing);
+        let served = connection(ours, builder(), Router::new(), Peer::new(None, &[], false), closing);
         tokio::time::timeout(2 * UNKNOWN_FOR, served).await.expect("an end");
         assert_eq!(began.elapsed(), UNKNOWN_FOR);
-    }
-
-    #[test]
-    fn one_address_can_not_take_every_place() {
-        let addresses = Addresses::default();
-        let (one, other) = (Some("192.0.2.1".parse().unwrap()), Some("192.0.2.2".parse().unwrap()));
-        let mut places: Vec<Place> = (0..PER_ADDRESS).map(|_| addresses.take(one).unwrap()).collect();
-        assert!(addresses.take(one).is_none());
-        assert!(addresses.take(other).is_some());
-        places.pop();
-        assert!(addresses.take(one).is_some());
     }
 }

@@ -3,6 +3,7 @@
 //! Every request to :10250 is authenticated and authorised before a route is looked up, so an unknown path tells nothing.
 //! The route tables are explicit, one per port: a path that is not in the port's table is not served there.
 
+mod addresses;
 mod answer;
 mod authentication;
 mod authorization;

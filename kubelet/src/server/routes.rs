@@ -124,7 +124,7 @@ async fn admit(
     request: Request,
     next: Next,
 ) -> Response {
-    let user = match state.authenticator.authenticate(&peer.chain, request.headers()).await {
+    let user = match state.authenticator.authenticate(&peer, request.headers()).await {
         Ok(user) => user,
         Err(error) => return unauthorized(&error),
     };

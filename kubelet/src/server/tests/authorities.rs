@@ -28,26 +28,33 @@ impl Authority {
 
     /// A client's certificate.
     pub(super) fn client(&self, name: &str, group: Option<&str>) -> Identity {
-        self.issue(name, group, (2020, 2090), ExtendedKeyUsagePurpose::ClientAuth)
+        let group = group.map(|group| (DnType::OrganizationName, group));
+        let names: Vec<_> = [(DnType::CommonName, name)].into_iter().chain(group).collect();
+        self.issue(&names, (2020, 2090), ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// One whose subject has a second common name.
+    pub(super) fn client_of_two_names(&self, first: &str, second: &str) -> Identity {
+        let names = [(DnType::CommonName, first), (DnType::CustomDnType(vec![2, 5, 4, 3]), second)];
+        self.issue(&names, (2020, 2090), ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     /// One that ended long ago.
     pub(super) fn expired(&self, name: &str) -> Identity {
-        self.issue(name, None, (2020, 2021), ExtendedKeyUsagePurpose::ClientAuth)
+        self.issue(&[(DnType::CommonName, name)], (2020, 2021), ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     /// A server's certificate, which is no client's.
     pub(super) fn server(&self, name: &str) -> Identity {
-        self.issue(name, None, (2020, 2090), ExtendedKeyUsagePurpose::ServerAuth)
+        self.issue(&[(DnType::CommonName, name)], (2020, 2090), ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    fn issue(&self, name: &str, group: Option<&str>, years: (i32, i32), usage: ExtendedKeyUsagePurpose) -> Identity {
+    fn issue(&self, names: &[(DnType, &str)], years: (i32, i32), usage: ExtendedKeyUsagePurpose) -> Identity {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name);
-        if let Some(group) = group {
-            params.distinguished_name.push(DnType::OrganizationName, group);
+        for (kind, name) in names {
+            params.distinguished_name.push(kind.clone(), *name);
         }
         params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
         params.not_after = rcgen::date_time_ymd(years.1, 1, 1);

@@ -1,5 +1,6 @@
 //! The certificate that the server shows: made, kept, renewed by others.
 
+use super::http::Client;
 use super::{Served, config, fill};
 use crate::metrics::Metrics;
 use crate::server::tls::Tls;
@@ -91,4 +92,13 @@ async fn the_smallest_version_of_tls_is_configurable() {
         let stream = super::http::connect_with(served.address, None, b"h2", &[offered]).await;
         assert_eq!(stream.is_ok(), works, "only 1.3: {only_tls13}, offered {offered:?}");
     }
+}
+
+#[tokio::test]
+async fn of_two_names_in_a_certificate_the_last_one_is_the_user_as_for_the_api_server() {
+    let served = Served::start().await;
+    let identity = served.clients.client_of_two_names("harmless", "manager");
+    Client::tls(served.address, Some(identity)).await.send("GET", "/pods").await;
+    let asked = served.api.state().access_reviews.last().unwrap().spec.user.clone();
+    assert_eq!(asked.as_deref(), Some("manager"));
 }
