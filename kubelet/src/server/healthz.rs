@@ -1,4 +1,4 @@
-//! `/healthz`: whether we do our work; each check also by its name.
+//! `/healthz`: whether we do our work; each check also by its name. On the port for this machine alone: whether we answer.
 
 use super::answer::{refuse, text};
 use super::state::State;
@@ -14,15 +14,25 @@ fn check(state: &State, name: &str) -> Result<(), String> {
     if name == "syncloop" { (state.inputs.sync_loop)() } else { Ok(()) }
 }
 
-/// All checks but those that `?exclude=` names; `?verbose` lists them.
+/// All checks.
 pub(super) async fn all(Extract(state): Extract<Arc<State>>, Query(pairs): Query<Vec<(String, String)>>) -> Response {
+    answer(&state, &CHECKS, &pairs)
+}
+
+/// `ping` alone.
+pub(super) async fn ping(Extract(state): Extract<Arc<State>>, Query(pairs): Query<Vec<(String, String)>>) -> Response {
+    answer(&state, &CHECKS[..1], &pairs)
+}
+
+/// These checks but for those that `?exclude=` names; `?verbose` lists them.
+fn answer(state: &State, checks: &[&str], pairs: &[(String, String)]) -> Response {
     let excluded = |name: &str| pairs.iter().any(|(key, value)| key == "exclude" && value == name);
     let mut lines = String::new();
     let mut failed = false;
-    for name in CHECKS {
+    for name in checks {
         if excluded(name) {
             lines += &format!("[+]{name} excluded: ok\n");
-        } else if let Err(reason) = check(&state, name) {
+        } else if let Err(reason) = check(state, name) {
             failed = true;
             tracing::warn!(check = name, reason, "healthz check failed");
             lines += &format!("[-]{name} failed: reason withheld\n");

@@ -241,9 +241,11 @@ pub(super) async fn bind(config: &Config) -> Result<super::Listeners, ServerErro
     let mut listeners = super::Listeners::default();
     if config.serve {
         listeners.https = Some(tcp(config.listen).await?);
-        if let Some(address) = config.healthz_listen {
-            listeners.healthz = Some(tcp(address).await?);
-        }
+    } else {
+        tracing::info!("the HTTPS port is not served: it is switched off, or nobody could be let in without a cluster");
+    }
+    if let Some(address) = config.healthz_listen {
+        listeners.healthz = Some(tcp(address).await?);
     }
     if let Some(path) = &config.local_socket {
         listeners.local = Some(local(path)?);
@@ -293,6 +295,14 @@ mod tests {
             close.send(true).unwrap();
         };
         tokio::join!(accept(Exhausted::default(), serve, closing), watching);
+    }
+
+    #[tokio::test]
+    async fn healthz_is_served_where_the_https_port_is_not() {
+        let mut config = crate::server::tests::config(Path::new("/nowhere"));
+        (config.serve, config.local_socket) = (false, None);
+        let listeners = bind(&config).await.unwrap();
+        assert!(listeners.https.is_none() && listeners.healthz.is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -73,7 +73,7 @@ struct Served {
 }
 
 /// Settings of a server in `folder` that asks the API server about everybody, and keeps no access reviews.
-fn config(folder: &Path) -> Config {
+pub(super) fn config(folder: &Path) -> Config {
     let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let flags = Flags {
         given: [
