@@ -5,6 +5,7 @@
 pub(crate) mod duration;
 pub mod flags;
 
+mod ciphers;
 mod document;
 mod fields;
 mod gates;

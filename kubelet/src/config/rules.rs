@@ -1,6 +1,7 @@
 //! What KubeletConfiguration's fields must be together, and what names in it may look like; upstream's rules.
 
 use super::ConfigError;
+use super::ciphers;
 use super::settle::Reader;
 use super::yaml::Value;
 
@@ -31,6 +32,7 @@ pub(super) fn check(read: &Reader<'_>) -> Result<(), ConfigError> {
 }
 
 fn serving(read: &Reader<'_>) -> Result<(), ConfigError> {
+    ciphers::check(read)?;
     for (given, missing) in [("tlsCertFile", "tlsPrivateKeyFile"), ("tlsPrivateKeyFile", "tlsCertFile")] {
         if read.given_text(given).is_some() && read.given_text(missing).is_none() {
             return Err(read.place(given).mistake(&format!("`{given}` is given without `{missing}`"), ""));

@@ -5,8 +5,8 @@ use super::flags::Given;
 use super::source::Place;
 use super::yaml::{Key, Node, Value};
 use super::{
-    AccessReview, ApiLimits, Config, ConfigError, Dns, Heartbeat, Images, Limits, Logging, Serving, duration, gates,
-    identity, rules,
+    AccessReview, ApiLimits, Config, ConfigError, Dns, Heartbeat, Images, Limits, Logging, Serving, ciphers, duration,
+    gates, identity, rules,
 };
 use crate::spec::quantity;
 use k8s_openapi::api::core::v1::Taint;
@@ -29,6 +29,7 @@ pub(super) fn settle(document: &Document, given: &Given<'_>) -> Result<Config, C
     not_yet_effective.extend(gates::check(read.map("featureGates"))?);
     not_yet_effective.extend(given.effects()?);
     rules::check(&read)?;
+    not_yet_effective.extend(ciphers::missing(&read));
     let identity = identity::settle(given)?;
     let root = read_path(given, "root-dir").unwrap_or_else(|| PathBuf::from("/var/lib/kubelet"));
     let pod_logs = read.path("podLogsDir").unwrap_or_else(|| PathBuf::from("/var/log/pods"));
@@ -95,7 +96,7 @@ fn serving(read: &Reader<'_>, cluster: bool) -> Serving {
     Serving {
         tls: read.path("tlsCertFile").zip(read.path("tlsPrivateKeyFile")),
         only_tls13: read.text("tlsMinVersion") == "VersionTLS13",
-        cipher_suites: read.texts("tlsCipherSuites"),
+        cipher_suites: ciphers::settle(read),
         client_ca: read.path("authentication.x509.clientCAFile"),
         anonymous: read.bool("authentication.anonymous.enabled"),
         token_review: webhook.then(|| read.duration("authentication.webhook.cacheTTL")),

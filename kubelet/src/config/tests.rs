@@ -384,3 +384,15 @@ fn a_file_that_is_too_large_is_refused() {
     let folder = folder(&[("k.yaml", &text)]);
     flag_refused(&[("config", folder.path().join("k.yaml").to_str().unwrap())], &["larger than 1 MiB"]);
 }
+
+#[test]
+fn a_cipher_suite_is_one_that_somebody_knows_and_of_several_one_is_spoken() {
+    let given = |names| load(&flags(&[("tls-cipher-suites", names)]));
+    let (old, new) = ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256");
+    assert_eq!(given(old).unwrap().serving.cipher_suites, [new]);
+    let some = given(&format!("{new},TLS_RSA_WITH_AES_128_GCM_SHA256")).unwrap();
+    assert_eq!(some.not_yet_effective, ["tlsCipherSuites:TLS_RSA_WITH_AES_128_GCM_SHA256"]);
+    let unknown = ["doesn't know \"TLS_ECDHE_RSA\"", "--tls-cipher-suites", "TLS_AES_128_GCM_SHA256"];
+    flag_refused(&[("tls-cipher-suites", "TLS_ECDHE_RSA")], &unknown);
+    flag_refused(&[("tls-cipher-suites", "TLS_RSA_WITH_AES_128_GCM_SHA256")], &["nothing that is supported"]);
+}
