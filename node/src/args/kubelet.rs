@@ -17,6 +17,11 @@ impl KubeletFlags {
         self.given.iter().any(|(given, _)| given == name)
     }
 
+    /// What a flag was given last.
+    pub(crate) fn last(&self, name: &str) -> Option<&str> {
+        self.given.iter().rev().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
     /// Takes a flag's values over, as they were typed: `--config` is a path, all others are texts.
     fn take(&mut self, matches: &ArgMatches, name: &str) {
         if let Ok(Some(values)) = matches.try_get_raw(name) {

@@ -19,15 +19,21 @@ pub(crate) fn load(flags: KubeletFlags, settings: &Settings) -> Result<Config, C
         defaults: vec![("containerRuntimeEndpoint", format!("unix://{}", settings.socket().display()))],
         local_socket: Some(settings.kubelet_socket()),
     })?;
-    // Upstream's would start, and remove every pod of the runtime, as nobody wants any.
-    if config.kubeconfig.is_none() && config.static_pods.is_none() {
-        return Err(ConfigError::Mistake(
-            "error: there is nothing to run, and what runs would be removed\n  \
-             = help: give --kubeconfig FILE, or --pod-manifest-path DIR for a node alone"
-                .to_owned(),
-        ));
+    wanted(config, "--pod-manifest-path DIR")
+}
+
+/// The configuration, if there is somebody who wants pods; `manifests` is the flag that names some.
+///
+/// # Errors
+/// Neither a cluster nor a folder is given. Upstream's would start, and remove every pod of the runtime, as nobody wants any.
+pub(super) fn wanted(config: Config, manifests: &str) -> Result<Config, ConfigError> {
+    if config.kubeconfig.is_some() || config.static_pods.is_some() {
+        return Ok(config);
     }
-    Ok(config)
+    Err(ConfigError::Mistake(format!(
+        "error: there is nothing to run, and what runs would be removed\n  \
+         = help: give --kubeconfig FILE, or {manifests} for a node alone"
+    )))
 }
 
 /// Runs until SIGTERM or SIGINT, and leaves the pods alone.

@@ -29,14 +29,13 @@ const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// The first mistake, with its place.
 pub(crate) fn load(up: Up, settings: &Settings) -> Result<Config, ConfigError> {
     let mut flags = up.kubelet.0;
-    let alone = !flags.has("kubeconfig");
+    let named = flags.has("kubeconfig");
+    let alone = flags.last("kubeconfig").is_none_or(str::is_empty);
     if let Some(path) = up.kubelet_config {
         flags.set("config", path.display().to_string());
     }
-    match up.manifests.or(up.pod) {
-        Some(path) => flags.set("pod-manifest-path", path.display().to_string()),
-        None if alone => flags.set("pod-manifest-path", MANIFESTS),
-        None => {}
+    if let Some(path) = up.manifests.or(up.pod) {
+        flags.set("pod-manifest-path", path.display().to_string());
     }
     flags.set("container-runtime-endpoint", format!("unix://{}", settings.socket().display()));
     let folders = Folders::of(settings);
@@ -52,12 +51,17 @@ pub(crate) fn load(up: Up, settings: &Settings) -> Result<Config, ConfigError> {
     if Path::new(RESOLVED).exists() {
         defaults.push(("resolvConf", RESOLVED.to_owned()));
     }
+    // Not for `--kubeconfig ""`, which is a mistake: the pods of the cluster would end.
+    if !named {
+        defaults.push(("staticPodPath", MANIFESTS.to_owned()));
+    }
     if alone {
         // Nobody watches it, and a second instance would want the same port.
         defaults.push(("healthzPort", "0".to_owned()));
     }
     let local_socket = Some(settings.kubelet_socket());
-    ::kubelet::config::load(&Flags { given: flags.given, defaults, local_socket })
+    let config = ::kubelet::config::load(&Flags { given: flags.given, defaults, local_socket })?;
+    kubelet::wanted(config, "--manifests DIR")
 }
 
 /// Where the kubelet keeps things: in the usual places, or all below a private `--root`.
@@ -106,7 +110,11 @@ fn prepare(config: &Config, settings: &Settings) -> anyhow::Result<Vec<(&'static
         anyhow::ensure!(path.exists(), "there are no manifests at {}", path.display());
         done.push(("manifests", path.display().to_string()));
     }
-    done.push(("network", network::provide(&settings.cni.conf_dir)?.to_string()));
+    let network = match &config.kubeconfig {
+        Some(_) => network::left_to_cluster(&settings.cni.conf_dir)?,
+        None => network::provide(&settings.cni.conf_dir)?,
+    };
+    done.push(("network", network.to_string()));
     done.push(("logs", config.pod_logs.display().to_string()));
     done.push(("look with", announce::ps_command(settings)));
     Ok(done)
@@ -153,4 +161,42 @@ async fn both(
     let (served, ran) = tokio::join!(served, ran);
     network.abort();
     served.and(ran)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{KubeletFlags, UpFlags};
+
+    fn up(kubeconfig: Option<&str>, kubelet_config: Option<PathBuf>) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let settings =
+            Settings { root: folder.path().to_owned(), state: folder.path().to_owned(), ..Settings::default() };
+        let mut flags = KubeletFlags::default();
+        flags.set("node-ip", "192.0.2.1");
+        if let Some(path) = kubeconfig {
+            flags.set("kubeconfig", path);
+        }
+        load(Up { manifests: None, pod: None, kubelet_config, kubelet: UpFlags(flags) }, &settings)
+    }
+
+    #[test]
+    fn a_machine_alone_runs_the_usual_folder() {
+        assert_eq!(up(None, None).unwrap().static_pods, Some(MANIFESTS.into()));
+    }
+
+    #[test]
+    fn an_empty_kubeconfig_is_refused_instead_of_ending_every_pod() {
+        let error = up(Some(""), None).unwrap_err().to_string();
+        assert!(error.contains("what runs would be removed") && error.contains("--manifests DIR"), "{error}");
+    }
+
+    #[test]
+    fn the_folder_that_the_kubelets_file_names_is_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kubelet.yaml");
+        let text = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nstaticPodPath: /srv/pods\n";
+        sys::fs::atomic_write(&path, text.as_bytes(), sys::fs::Durability::Rename, 0o600).unwrap();
+        assert_eq!(up(None, Some(path)).unwrap().static_pods, Some("/srv/pods".into()));
+    }
 }
