@@ -273,6 +273,15 @@ mod cluster {
         registry.add("base", "1", &images::busybox());
         let cluster = ControlPlane::start(&world);
         let mut node = Node::prepare(&world);
+        // In a cluster the network is the cluster's: here, this.
+        let network = json!({
+            "cniVersion": "1.0.0", "name": "cluster",
+            "plugins": [{
+                "type": "bridge", "bridge": "orlop0", "isDefaultGateway": true,
+                "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]]},
+            }],
+        });
+        write(&node.dir.join("cni/10-cluster.conflist"), network.to_string());
         let kubeconfig = cluster.node_kubeconfig("one");
         let kubeconfig = kubeconfig.to_str().expect("a path");
         // A disk that is nearly full is the machine's affair, not the test's.

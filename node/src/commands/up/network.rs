@@ -2,6 +2,7 @@
 //!
 //! CNI's folder belongs to whoever runs the network. Ours is written only if it is empty, under a name that sorts last, and
 //! removed as soon as another configuration appears; the CRI takes the first by name, so that there is no moment between.
+//! A node of a cluster gets none: its pods would have addresses that no other node knows, until the cluster's network comes.
 
 use anyhow::Context;
 use std::fmt;
@@ -30,6 +31,8 @@ pub(super) enum Network {
     Given(PathBuf),
     /// Ours, written now or by an earlier `orlop up`.
     Ours { path: PathBuf, new: bool },
+    /// The cluster's, which is yet to be configured here.
+    Awaited(PathBuf),
 }
 
 impl fmt::Display for Network {
@@ -38,6 +41,9 @@ impl fmt::Display for Network {
             Network::Given(path) => write!(f, "{}", path.display()),
             Network::Ours { path, new: true } => write!(f, "wrote {}, as nothing was there", path.display()),
             Network::Ours { path, new: false } => write!(f, "{}, from an earlier time", path.display()),
+            Network::Awaited(folder) => {
+                write!(f, "none yet: the node is ready when the cluster's is configured in {}", folder.display())
+            }
         }
     }
 }
@@ -77,10 +83,17 @@ pub(super) fn provide(folder: &Path) -> anyhow::Result<Network> {
     Ok(Network::Ours { path, new: true })
 }
 
+/// Finds the configuration of a cluster's network. Ours goes, if this machine was alone before.
+pub(super) fn left_to_cluster(folder: &Path) -> anyhow::Result<Network> {
+    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    retire(folder);
+    Ok(others(folder).into_iter().next().map_or_else(|| Network::Awaited(folder.to_owned()), Network::Given))
+}
+
 /// Removes our configuration when another appears.
 pub(super) async fn give_way(folder: PathBuf) {
     let mut ticks = tokio::time::interval(LOOK);
-    loop {
+    while folder.join(OURS).exists() {
         ticks.tick().await;
         if let Some(other) = others(&folder).first()
             && retire(&folder)
@@ -157,6 +170,17 @@ mod tests {
         assert!(!path.exists());
         assert_eq!(provide(folder.path()).unwrap(), given);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_waits_for_the_clusters_network() {
+        let folder = tempfile::tempdir().unwrap();
+        provide(folder.path()).unwrap();
+        assert_eq!(left_to_cluster(folder.path()).unwrap(), Network::Awaited(folder.path().to_owned()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "ours is gone");
+        let path = folder.path().join("05-cilium.conflist");
+        write(path.clone());
+        assert_eq!(left_to_cluster(folder.path()).unwrap(), Network::Given(path));
     }
 
     #[test]
