@@ -112,6 +112,8 @@ pub struct Config {
     pub logging: Logging,
     /// The kubelet's own `oom_score_adj`.
     pub oom_score_adj: i32,
+    /// How many files the kubelet itself may have open (`maxOpenFiles`), if the machine allows it.
+    pub max_open_files: u64,
     /// The KubeletConfiguration in force, defaults filled in, for `/configz`.
     pub document: serde_json::Value,
     /// Fields that were given and do nothing yet, for `/configz` and the log.

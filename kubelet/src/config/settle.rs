@@ -80,6 +80,7 @@ pub(super) fn settle(document: &Document, given: &Given<'_>) -> Result<Config, C
         root,
         logging: Logging { json: read.text("logging.format") == "json", verbosity: read.count("logging.verbosity") },
         oom_score_adj: i32::try_from(read.int("oomScoreAdj")).unwrap_or_default(),
+        max_open_files: u64::try_from(read.int("maxOpenFiles")).unwrap_or_default(),
         document: document.json(),
         not_yet_effective,
     })

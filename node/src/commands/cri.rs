@@ -6,16 +6,21 @@ use sd_notify::NotifyState;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use sys::credentials::{self, Limit, Resource};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long work that blocks may go on once nobody is served any more.
 pub(super) const UNWIND: Duration = Duration::from_secs(5);
+
+/// How many files we may have open, if the machine lets us: what the kubelet's `maxOpenFiles` is by default.
+const OPEN_FILES: u64 = 1_000_000;
 
 /// Recovers what runs, serves until SIGTERM or SIGINT, and leaves the pods alone.
 ///
 /// # Errors
 /// A directory or the socket can't be made, another daemon serves it, or the state can't be read.
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
+    allow_open_files(OPEN_FILES);
     let runtime = runtime()?;
     let daemon = runtime.block_on(open(settings))?;
     let served = runtime.block_on(async {
@@ -32,6 +37,24 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
 /// The runtime that daemons run on.
 pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the async runtime")
+}
+
+/// Raises how many files this process may have open to `most`, or to what the machine allows: each client and each log
+/// takes some, and a shell's 1024 are soon used up. Containers don't notice: theirs is set by the CRI.
+pub(super) fn allow_open_files(most: u64) {
+    let raised = credentials::limit(Resource::NOFILE).and_then(|now| match raised(now, most) {
+        Some(limit) => credentials::set_limit(Resource::NOFILE, limit),
+        None => Ok(()),
+    });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "open files stay limited as they were");
+    }
+}
+
+/// A soft limit of `most` if the hard one allows it; never less than now.
+fn raised(now: Limit, most: u64) -> Option<Limit> {
+    let soft = now.hard.min(most);
+    (soft > now.soft).then_some(Limit { soft, ..now })
 }
 
 /// Makes the directories and recovers what runs.
@@ -109,4 +132,20 @@ fn shim(settings: &Settings) -> anyhow::Result<PathBuf> {
     };
     anyhow::ensure!(shim.is_file(), "the pod supervisor {} is not there (cri.shim)", shim.display());
     Ok(shim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_files_are_raised_as_far_as_they_may_be_and_never_lowered() {
+        let check = |soft, hard, most, expected: Option<u64>| {
+            assert_eq!(raised(Limit { soft, hard }, most), expected.map(|soft| Limit { soft, hard }));
+        };
+        check(1024, 524_288, 1_000_000, Some(524_288));
+        check(1024, u64::MAX, 1_000_000, Some(1_000_000));
+        check(4096, 4096, 1_000_000, None);
+        check(2_000_000, u64::MAX, 1_000_000, None);
+    }
 }

@@ -1,6 +1,6 @@
 //! `orlop kubelet`: a kubelet on any CRI, as a drop-in for upstream's.
 
-use super::cri::{UNWIND, notify, private_folder, runtime, stopped};
+use super::cri::{UNWIND, allow_open_files, notify, private_folder, runtime, stopped};
 use crate::args::KubeletFlags;
 use crate::local::Kubelet;
 use crate::settings::Settings;
@@ -41,6 +41,7 @@ pub(super) fn wanted(config: Config, manifests: &str) -> Result<Config, ConfigEr
 /// # Errors
 /// A part could not be opened.
 pub(crate) fn run(config: Config, settings: &Settings) -> anyhow::Result<()> {
+    allow_open_files(config.max_open_files);
     private_folder(&settings.state)?;
     let score = config.oom_score_adj;
     if let Err(error) = sys::fs::write_knob("/proc/self/oom_score_adj", score.to_string()) {

@@ -85,6 +85,7 @@ impl Folders {
 /// One of the two could not start, or ended by itself.
 pub(crate) fn run(config: Config, settings: &Settings) -> anyhow::Result<()> {
     let mut settings = settings.clone();
+    cri::allow_open_files(config.max_open_files);
     cri::private_folder(&settings.state)?;
     settings.cni.bin_dirs.push(network::plugins(&settings.state)?);
     let done = prepare(&config, &settings)?;

@@ -113,7 +113,7 @@ pub(in crate::config) const FIELDS: &[Field] = &[
     row("cpuCFSQuota", Bool, "true", Absent, "cpu-cfs-quota", Now),
     row("cpuCFSQuotaPeriod", Duration(1, 1000), "100ms", Absent, "cpu-cfs-quota-period", Now),
     row("nodeStatusMaxImages", Int(-1, I32), "50", Absent, "node-status-max-images", Now),
-    row("maxOpenFiles", Int(0, i64::MAX), "1000000", Zero, "max-open-files", Later),
+    row("maxOpenFiles", Int(0, i64::MAX), "1000000", Zero, "max-open-files", Now),
     row("contentType", Text, "application/vnd.kubernetes.protobuf", Zero, "kube-api-content-type", Moot),
     row("kubeAPIQPS", COUNT, "50", Absent, "kube-api-qps", Now),
     row("kubeAPIBurst", COUNT, "100", Zero, "kube-api-burst", Now),
