@@ -144,8 +144,9 @@ impl Authorizer {
         keep: AccessReview,
     ) -> Result<bool, ReviewError> {
         let spec = self.question(user, verb, subresource);
-        let key = serde_json::to_string(&spec).unwrap_or_default();
-        if let Some(kept) = self.kept.get(&key) {
+        // An answer to a question that can't be written is not kept: it would be everybody's.
+        let key = serde_json::to_string(&spec).ok().filter(|key| key.len() <= LONGEST_KEY);
+        if let Some(kept) = key.as_ref().and_then(|key| self.kept.get(key)) {
             return Ok(kept);
         }
         let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
@@ -156,7 +157,7 @@ impl Authorizer {
         let answer = tokio::time::timeout(REVIEW_TIMEOUT, asked).await.map_err(|_| ReviewError::Timeout)??;
         let status = answer.status.unwrap_or_default();
         let allowed = status.allowed && status.denied != Some(true);
-        if key.len() <= LONGEST_KEY {
+        if let Some(key) = key {
             self.kept.put(key, allowed, if allowed { keep.allowed } else { keep.denied });
         }
         Ok(allowed)

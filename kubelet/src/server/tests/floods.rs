@@ -1,6 +1,6 @@
 //! Many requests, many connections, slow ones: none costs without end, and none locks out the others.
 
-use super::http::{Client, connect};
+use super::http::{Client, connect, connect_from};
 use super::{ALLOWED, Served};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -53,6 +53,9 @@ async fn silent_connections_do_not_lock_out_others() {
         closed += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
     }
     assert!(closed >= 200 - 128, "{closed} were closed");
+    // Another address is served while they are held,
+    connect_from([127, 0, 0, 2], served.address).await.expect("a place for somebody else");
+    // and this one is again when they are gone.
     drop(silent);
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
     while connect(served.address, None, b"http/1.1").await.is_err() {

@@ -115,6 +115,14 @@ pub(super) async fn connect_with(
     protocol: &[u8],
     versions: &[&'static rustls::SupportedProtocolVersion],
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    handshake(TcpStream::connect(address).await?, client_config(identity, protocol, versions)).await
+}
+
+fn client_config(
+    identity: Option<Identity>,
+    protocol: &[u8],
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(versions)
         .unwrap()
@@ -125,7 +133,24 @@ pub(super) async fn connect_with(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![protocol.to_vec()];
-    let stream = TcpStream::connect(address).await?;
+    config
+}
+
+/// A connection from another address of this machine.
+pub(super) async fn connect_from(
+    own: [u8; 4],
+    address: SocketAddr,
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind((own, 0).into())?;
+    let stream = socket.connect(address).await?;
+    handshake(stream, client_config(None, b"http/1.1", rustls::DEFAULT_VERSIONS)).await
+}
+
+async fn handshake(
+    stream: TcpStream,
+    config: ClientConfig,
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let name = ServerName::try_from("node").unwrap();
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
