@@ -40,8 +40,9 @@ pub(crate) struct Dispatcher {
     unheard: BTreeSet<Source>,
     slots: BTreeMap<PodUid, Slot>,
     workers: JoinSet<PodUid>,
-    /// Static pods whose predecessor of the same name still ends.
-    waiting: BTreeMap<String, Pod>,
+    /// Pods that begin when another one has ended: of the same name, if they are static, or of their own UID. A static
+    /// pod whose file went and came back is the same pod.
+    waiting: BTreeMap<PodUid, Pod>,
     /// What the runtime had when it was last listed; nothing before the first time.
     listed: Option<BTreeMap<PodUid, RuntimePod>>,
     /// Counts pods that came and went.
@@ -157,7 +158,7 @@ impl Dispatcher {
                 let of_source = self.slots.iter().filter(|(_, slot)| slot.source == Some(source));
                 let gone: Vec<PodUid> =
                     of_source.map(|(uid, _)| uid).filter(|uid| !uids.contains(uid)).cloned().collect();
-                self.waiting.retain(|_, pod| pod.source() != source || uids.contains(pod.uid()));
+                self.waiting.retain(|uid, pod| pod.source() != source || uids.contains(uid));
                 for uid in gone {
                     self.remove(&uid);
                 }
@@ -176,7 +177,7 @@ impl Dispatcher {
     }
 
     fn remove(&mut self, uid: &PodUid) {
-        self.waiting.retain(|_, pod| pod.uid() != uid);
+        self.waiting.remove(uid);
         if let Some(slot) = self.slots.get(uid) {
             slot.orders.send_modify(Order::remove);
         }
@@ -184,6 +185,11 @@ impl Dispatcher {
 
     fn upsert(&mut self, pod: Pod) {
         let Some(slot) = self.slots.get(pod.uid()) else { return self.begin(pod) };
+        if slot.orders.borrow().gone {
+            // What has begun to end goes on to its end, and this one begins after it.
+            self.waiting.insert(pod.uid().clone(), pod);
+            return;
+        }
         slot.orders.send_if_modified(|order| {
             // The echo of our own status is no news, unless somebody else's conditions count.
             let gates = pod.spec().readiness_gates.as_ref().is_some_and(|gates| !gates.is_empty());
@@ -197,9 +203,9 @@ impl Dispatcher {
 
     /// A pod is seen for the first time.
     fn begin(&mut self, pod: Pod) {
-        let name = format!("{}/{}", pod.namespace(), pod.name());
+        let name = name(&pod);
         if pod.is_static() && self.slots.values().any(|slot| slot.source == Some(Source::File) && slot.name == name) {
-            self.waiting.insert(name, pod);
+            self.waiting.insert(pod.uid().clone(), pod);
             return;
         }
         let observed = self.listed.as_ref().and_then(|listed| listed.get(pod.uid()));
@@ -239,9 +245,10 @@ impl Dispatcher {
             return;
         }
         let listed = self.listed.iter().flat_map(BTreeMap::values);
-        let waits = |uid: &PodUid| self.waiting.values().any(|pod| pod.uid() == uid);
         let orphans: Vec<RuntimePod> = listed
-            .filter(|pod| orphan::is_alive(pod) && !self.slots.contains_key(&pod.uid) && !waits(&pod.uid))
+            .filter(|pod| {
+                orphan::is_alive(pod) && !self.slots.contains_key(&pod.uid) && !self.waiting.contains_key(&pod.uid)
+            })
             .cloned()
             .collect();
         for found in orphans {
@@ -280,7 +287,7 @@ impl Dispatcher {
 
     fn spawn(&mut self, order: Order, source: Option<Source>, beginning: Beginning) {
         let uid = order.pod.uid().clone();
-        let name = format!("{}/{}", order.pod.namespace(), order.pod.name());
+        let name = name(&order.pod);
         let (orders, receiver) = watch::channel(order);
         let worker = Worker::new(self.context.clone(), receiver, beginning);
         self.workers.spawn(worker.run());
@@ -299,10 +306,17 @@ impl Dispatcher {
             listed.remove(uid);
         }
         self.changes.send_modify(|changes| *changes += 1);
-        if let Some(next) = self.waiting.remove(&slot.name) {
-            self.begin(next);
-        }
+        let (next, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition::<BTreeMap<_, _>, _>(|(waits, pod)| waits == uid || name(pod) == slot.name);
+        self.waiting = waiting;
+        next.into_values().for_each(|pod| self.begin(pod));
     }
+}
+
+/// `namespace/name`.
+fn name(pod: &Pod) -> String {
+    format!("{}/{}", pod.namespace(), pod.name())
 }
 
 /// When it was created; static pods of one start have no order.

@@ -159,3 +159,49 @@ async fn a_static_pod_waits_for_the_one_before_it_of_the_same_name() {
     assert_eq!(stage.calls(), ["ended web", "stop sandbox", "sandbox 0", "start web"]);
     assert_eq!(stage.status(&new).phase.as_deref(), Some("Running"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_static_pod_whose_file_comes_back_while_it_ends_runs_again() {
+    let stage = Stage::new().await;
+    stage.wants(&[]).await;
+    let web = object("web", Source::File, &json!({"containers": [{"name": "web"}]}), &json!({}));
+    let set = |pods: Vec<Pod>| Update::Set { source: Source::File, pods };
+    stage.updates.send(set(vec![web.clone()])).await.unwrap();
+    stage.pass(1).await;
+    stage.runtime.state().stop_takes = Duration::from_secs(10);
+    stage.updates.send(set(vec![])).await.unwrap();
+    stage.pass(5).await;
+    stage.updates.send(set(vec![web.clone()])).await.unwrap();
+    stage.pass(10).await;
+    assert_eq!(
+        stage.calls(),
+        [
+            "sandbox 0",
+            "start web",
+            "stop web 30",
+            "ended web",
+            "stop sandbox",
+            "stop sandbox",
+            "sandbox 1",
+            "start web"
+        ]
+    );
+    assert_eq!(stage.status(&web).phase.as_deref(), Some("Running"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_comes_back_and_goes_again_while_its_pod_ends_runs_nothing() {
+    let stage = Stage::new().await;
+    stage.wants(&[]).await;
+    let web = object("web", Source::File, &json!({"containers": [{"name": "web"}]}), &json!({}));
+    let set = |pods: Vec<Pod>| Update::Set { source: Source::File, pods };
+    stage.updates.send(set(vec![web.clone()])).await.unwrap();
+    stage.pass(1).await;
+    stage.runtime.state().stop_takes = Duration::from_secs(10);
+    for pods in [vec![], vec![web.clone()], vec![]] {
+        stage.updates.send(set(pods)).await.unwrap();
+    }
+    stage.pass(60).await;
+    assert!(stage.runtime.running().is_empty());
+    assert!(stage.table.get(uid(&web)).is_none());
+}
