@@ -80,7 +80,8 @@ impl Host for FakeHost {
         async move {
             let takes = self.state().image_takes;
             tokio::time::sleep_until(tokio::time::Instant::now() + takes).await;
-            self.call("image", format!("image {}", container.name)).map(|()| proto::Image::default())
+            let image = proto::Image { id: container.image.clone().unwrap_or_default(), ..proto::Image::default() };
+            self.call("image", format!("image {}", container.name)).map(|()| image)
         }
         .boxed()
     }
@@ -89,7 +90,7 @@ impl Host for FakeHost {
         &'a self,
         _: &'a Pod,
         container: &'a Container,
-        _: &'a proto::Image,
+        image: &'a proto::Image,
         restart_count: Option<u32>,
         _: &'a [IpAddr],
     ) -> BoxFuture<'a, Result<proto::ContainerConfig>> {
@@ -98,8 +99,12 @@ impl Host for FakeHost {
             (keys::CONTAINER_HASH.to_owned(), spec::container_hash(container)),
         ]);
         let metadata = proto::ContainerMetadata { name: container.name.clone(), attempt: restart_count.unwrap_or(0) };
-        let config =
-            proto::ContainerConfig { metadata: Some(metadata), annotations, ..proto::ContainerConfig::default() };
+        let config = proto::ContainerConfig {
+            metadata: Some(metadata),
+            image: Some(proto::ImageSpec { image: image.id.clone(), ..proto::ImageSpec::default() }),
+            annotations,
+            ..proto::ContainerConfig::default()
+        };
         let answer = self.call("container_config", format!("config {}", container.name)).map(|()| config);
         async { answer }.boxed()
     }

@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) silent: bool,
     /// Whether it never answers who asks for them, as a server in Go that has none to tell.
     pub(crate) speechless: bool,
+    /// Whether StopContainer does nothing, and says that it did.
+    pub(crate) deaf: bool,
     /// What StatusResponse says of the network.
     pub(crate) without_network: bool,
     /// How long a container takes to end when it is asked to; by default it ends at once.
@@ -128,6 +130,25 @@ impl FakeRuntime {
             // Nobody may listen.
             let _ = self.events.send(Changed { uid, id, kind });
         }
+    }
+
+    fn make_sandbox(&self, config: proto::PodSandboxConfig) -> Result<String> {
+        let metadata = config.metadata.unwrap_or_default();
+        let mut state = self.call("RunPodSandbox", Some(format!("sandbox {}", metadata.attempt)))?;
+        let uid = PodUid::parse(&metadata.uid).expect("the kubelet's uids are good");
+        let id = state.id("sandbox");
+        state.names.insert(uid.clone(), (metadata.namespace, metadata.name));
+        let made = Sandbox {
+            attempt: metadata.attempt,
+            created_at: self.clock.now().wall,
+            ips: vec!["10.0.0.2".parse().expect("an address")],
+            host_network: config.hostname == super::host::HOST,
+            ..sandbox(&id)
+        };
+        state.sandboxes.push((uid.clone(), made));
+        drop(state);
+        self.tell(uid, id.clone());
+        Ok(id)
     }
 
     /// Notes a call; its failure, if one was scripted.
@@ -278,27 +299,14 @@ impl Runtime for FakeRuntime {
     }
 
     fn run_sandbox<'a>(&'a self, config: &'a proto::PodSandboxConfig, _: &'a str) -> BoxFuture<'a, Result<String>> {
-        async move {
-            let takes = self.state().sandbox_takes;
+        // As our CRI's, no client's patience ends a creation.
+        let (runtime, config) = (self.clone(), config.clone());
+        let creation = tokio::spawn(async move {
+            let takes = runtime.state().sandbox_takes;
             tokio::time::sleep_until(tokio::time::Instant::now() + takes).await;
-            let metadata = config.metadata.clone().unwrap_or_default();
-            let mut state = self.call("RunPodSandbox", Some(format!("sandbox {}", metadata.attempt)))?;
-            let uid = PodUid::parse(&metadata.uid).expect("the kubelet's uids are good");
-            let id = state.id("sandbox");
-            state.names.insert(uid.clone(), (metadata.namespace, metadata.name));
-            let made = Sandbox {
-                attempt: metadata.attempt,
-                created_at: self.clock.now().wall,
-                ips: vec!["10.0.0.2".parse().expect("an address")],
-                host_network: config.hostname == super::host::HOST,
-                ..sandbox(&id)
-            };
-            state.sandboxes.push((uid.clone(), made));
-            drop(state);
-            self.tell(uid, id.clone());
-            Ok(id)
-        }
-        .boxed()
+            runtime.make_sandbox(config)
+        });
+        async move { creation.await.expect("creations don't panic") }.boxed()
     }
 
     fn stop_sandbox<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
@@ -335,6 +343,7 @@ impl Runtime for FakeRuntime {
                 sandbox_id: sandbox.to_owned(),
                 restart_count: annotation(keys::RESTART_COUNT).parse().unwrap_or(0),
                 hash: annotation(keys::CONTAINER_HASH),
+                image: config.image.as_ref().map(|it| it.image.clone()).unwrap_or_default(),
                 created_at: self.clock.now().wall,
                 ..container(&id, &name)
             };
@@ -366,6 +375,9 @@ impl Runtime for FakeRuntime {
             tokio::time::sleep_until(tokio::time::Instant::now() + takes.min(grace)).await;
             let now = self.clock.now().wall;
             let mut state = self.state();
+            if state.deaf {
+                return Ok(());
+            }
             state.calls.push(format!("ended {name}"));
             let Some((uid, it)) = state.container(id) else { return Ok(()) };
             end(it, if takes > grace { 137 } else { 143 }, now);

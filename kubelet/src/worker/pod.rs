@@ -141,6 +141,8 @@ impl Worker {
         if !same {
             self.started = true;
             self.hashes = hashes(&self.pod);
+            // They may be of another spec.
+            self.images.clear();
             if self.told && matches!(self.lifecycle, Lifecycle::Syncing) {
                 self.context.api.register(&self.pod);
             }

@@ -121,6 +121,7 @@ impl Worker {
             }
             Err(obstacle) => {
                 self.context.recorder.pod(&self.pod, Kind::Warning, obstacle.reason, obstacle.message);
+                self.forget_fetched();
                 let pause = MOUNT_RETRY * 2_u32.pow(self.mount_failures.min(8));
                 self.mount_failures += 1;
                 Err(Stuck(Instant::now() + pause.min(LONGEST_MOUNT_RETRY)))
@@ -186,12 +187,21 @@ impl Worker {
         let alone = all.first().is_some_and(|(role, _)| *role != Role::Regular);
         let first = if alone { 1 } else { all.len() };
         for (role, container) in all.into_iter().take(first) {
+            if self.images.contains_key(&container.name) {
+                continue;
+            }
             let (host, pod, sandbox) = (self.context.host.clone(), self.pod.clone(), sandbox.clone());
             let name = container.name.clone();
             let fetch = async move { host.image(&pod, role, &container, &sandbox).await };
             let fetch = AbortOnDropHandle::new(tokio::spawn(fetch.in_current_span()));
-            self.images.entry(name).or_insert(fetch);
+            self.images.insert(name, fetch);
         }
+    }
+
+    /// What came of an image that was fetched is true now, and may not be at the next try; one that is still fetched goes
+    /// on.
+    fn forget_fetched(&mut self) {
+        self.images.retain(|_, fetch| !fetch.is_finished());
     }
 
     /// The config of the present sandbox, made once.
@@ -233,6 +243,7 @@ impl Worker {
         };
         self.context.recorder.pod(&self.pod, Kind::Warning, reason, message);
         self.sandbox_config = None;
+        self.forget_fetched();
         let at = self.retry_at();
         self.memory.sandbox_retry_at = Some(at);
         Stuck(at)

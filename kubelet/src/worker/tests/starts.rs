@@ -185,3 +185,29 @@ async fn many_changes_while_a_worker_works_are_one() {
     let configs = stage.host.state().calls.iter().filter(|call| *call == "config web").count();
     assert_eq!(configs, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_was_fetched_for_an_older_spec_is_not_started() {
+    let stage = Stage::new().await;
+    for _ in 0..4 {
+        stage.host.fail("mount", "FailedMount", "secret \"s\" not found");
+    }
+    stage.wants(&[&web()]).await;
+    let other = pod("web", json!({"containers": [{"name": "web", "image": "j"}]}));
+    stage.upsert(&other).await;
+    stage.pass(30).await;
+    assert_eq!(stage.calls(), ["sandbox 0", "start web"]);
+    assert_eq!(stage.container(&other, "web").image, "j");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_that_failed_while_volumes_were_waited_for_is_made_again() {
+    let stage = Stage::new().await;
+    stage.host.fail("image", "ErrImagePull", "not found");
+    for _ in 0..4 {
+        stage.host.fail("mount", "FailedMount", "secret \"s\" not found");
+    }
+    stage.wants(&[&web()]).await;
+    stage.pass(8).await;
+    assert_eq!(stage.calls(), ["sandbox 0", "start web"]);
+}
