@@ -1,14 +1,16 @@
 //! The folder of static pods: read when inotify says that it changed, and every now and then in case it did not.
 //!
-//! A manifest that is broken leaves the pod of its last good version running, and the pods of all others. Each mistake is
+//! A manifest that is broken leaves the pod of its last good version running, for as long as this kubelet runs, and the pods
+//! of all others. Nothing is said before the folder could be read: whoever heard "no pods" would end them. Each mistake is
 //! logged once.
 
-use super::manifest::{self, ManifestError};
+use super::manifest::{self, ManifestError, SEEN};
 use crate::clock::Clock;
 use crate::pod::Pod;
 use jiff::Timestamp;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -49,14 +51,19 @@ async fn watch(path: PathBuf, every: Duration, node_name: String, clock: Clock, 
         notices.look_at(&path);
         let now = clock.now().wall;
         let read = tokio::task::spawn_blocking(move || {
-            folder.read(now);
-            folder
+            let listed = folder.read(now);
+            (folder, listed)
         });
-        let Ok(back) = read.await else { return };
+        let Ok((back, listed)) = read.await else { return };
         folder = back;
+        if !listed {
+            continue;
+        }
         let all = folder.pods();
-        let same = said.as_ref().is_some_and(|said| said.iter().map(Pod::uid).eq(all.iter().map(Pod::uid)));
-        if !same && pods.send(all.clone()).await.is_err() {
+        let same = |said: &Vec<Pod>| {
+            said.len() == all.len() && said.iter().zip(&all).all(|(said, pod)| said.wants_the_same(pod))
+        };
+        if !said.as_ref().is_some_and(same) && pods.send(all.clone()).await.is_err() {
             return;
         }
         said = Some(all);
@@ -74,29 +81,35 @@ struct Folder {
 
 /// A file as it was read last.
 struct Known {
-    print: Print,
+    /// `None` if it could not be read: it is tried again.
+    print: Option<Print>,
     /// The pod of its last good version.
     pod: Option<Pod>,
     /// What is wrong with the present one.
     problem: Option<String>,
 }
 
-/// Tells versions of a file apart without reading it.
+/// Tells versions of a file apart without reading it. Unlike its mtime, nobody sets its ctime.
 type Print = (u64, u64, i64, i64, u64);
 
 fn print(meta: &Metadata) -> Print {
-    (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len())
+    (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec(), meta.len())
 }
 
 impl Folder {
-    /// All pods, one per name: of two manifests with one name, the first in the order of files counts.
+    /// All pods, one per name and UID: of two manifests with one name, the first in the order of files counts.
     fn pods(&mut self) -> Vec<Pod> {
         let mut all: Vec<Pod> = Vec::new();
         for (path, known) in &mut self.files {
             let Some(pod) = &known.pod else { continue };
-            let same = |other: &&Pod| (other.namespace(), other.name()) == (pod.namespace(), pod.name());
-            if all.iter().any(|other| same(&other)) {
-                say(&mut known.problem, format!("{}: another manifest has the name of this pod", path.display()));
+            let same_name = |other: &Pod| (other.namespace(), other.name()) == (pod.namespace(), pod.name());
+            let taken = if all.iter().any(same_name) {
+                Some("name")
+            } else {
+                all.iter().any(|other| other.uid() == pod.uid()).then_some("metadata.uid")
+            };
+            if let Some(what) = taken {
+                say(&mut known.problem, format!("{}: another manifest has the {what} of this pod", path.display()));
                 continue;
             }
             all.push(pod.clone());
@@ -105,7 +118,8 @@ impl Folder {
         all
     }
 
-    fn read(&mut self, now: Timestamp) {
+    /// Looks at all files. False if it is not known which there are.
+    fn read(&mut self, now: Timestamp) -> bool {
         let paths = match self.list() {
             Ok(paths) => {
                 self.problem = None;
@@ -118,13 +132,14 @@ impl Folder {
             }
             Err(error) => {
                 say(&mut self.problem, format!("read {}: {error}", self.path.display()));
-                return;
+                return false;
             }
         };
         self.files.retain(|path, _| paths.contains(path));
         for path in paths {
             self.look(path, now);
         }
+        true
     }
 
     /// The files in it, in the order of their names; dotfiles are editors' business.
@@ -144,25 +159,28 @@ impl Folder {
     }
 
     fn look(&mut self, path: PathBuf, now: Timestamp) {
-        let meta = std::fs::metadata(&path);
-        let found = match meta {
+        let found = match std::fs::metadata(&path) {
             Ok(meta) if meta.is_file() => print(&meta),
             // It went away meanwhile: the next round will see.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return drop(self.files.remove(&path)),
-            Ok(_) => (0, 0, 0, 0, 0),
-            Err(error) => return self.spoiled(path, format!("{error}")),
+            Ok(_) => return self.spoiled(path, "not a file"),
+            Err(error) => return self.spoiled(path, error),
         };
-        if self.files.get(&path).is_some_and(|known| known.print == found) {
+        if self.files.get(&path).is_some_and(|known| known.print == Some(found)) {
             return;
         }
-        let parsed = open(&path).and_then(|text| self.parse(&path, text, now));
-        let known = self.files.entry(path).or_insert(Known { print: found, pod: None, problem: None });
-        known.print = found;
+        let parsed = match open(&path) {
+            Ok(text) => self.parse(&path, text, now),
+            Err(error) if is_of_this_version(&error) => Err(ManifestError(format!("{}: {error}", path.display()))),
+            Err(error) => return self.spoiled(path, error),
+        };
+        let known = self.files.entry(path).or_insert(Known { print: None, pod: None, problem: None });
+        known.print = Some(found);
         match parsed {
             Ok(pod) => {
                 known.problem = None;
                 // The same content in another file version is the same pod, and was seen before.
-                if known.pod.as_ref().map(Pod::uid) != Some(pod.uid()) {
+                if !known.pod.as_ref().is_some_and(|known| same_content(known, &pod)) {
                     known.pod = Some(pod);
                 }
             }
@@ -174,12 +192,22 @@ impl Folder {
         manifest::parse(path, text, &self.node_name, now)
     }
 
-    fn spoiled(&mut self, path: PathBuf, problem: String) {
+    /// It can't be read now.
+    fn spoiled(&mut self, path: PathBuf, problem: impl Display) {
         let text = format!("{}: {problem}", path.display());
-        let known = self.files.entry(path).or_insert(Known { print: (0, 0, 0, 0, 0), pod: None, problem: None });
-        known.print = (0, 0, 0, 0, 0);
+        let known = self.files.entry(path).or_insert(Known { print: None, pod: None, problem: None });
+        known.print = None;
         say(&mut known.problem, text);
     }
+}
+
+/// Whether two readings of a manifest say the same, whenever it was that they were seen. A manifest may have a UID of its
+/// own, which then stays whatever else it says.
+fn same_content(known: &Pod, read: &Pod) -> bool {
+    let Some(seen) = known.annotation(SEEN) else { return false };
+    let mut object = read.object().clone();
+    object.metadata.annotations.get_or_insert_default().insert(SEEN.to_owned(), seen.to_owned());
+    *known.object() == object
 }
 
 /// Logs a mistake, unless it is the one that was logged before.
@@ -191,18 +219,18 @@ fn say(last: &mut Option<String>, problem: String) {
 }
 
 /// A manifest's text, with a limit.
-fn open(path: &Path) -> Result<String, ManifestError> {
-    let failed = |what: String| ManifestError(format!("{}: {what}", path.display()));
-    if !std::fs::metadata(path).is_ok_and(|meta| meta.is_file()) {
-        return Err(failed("not a file".to_owned()));
-    }
+fn open(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
-    file.take(LARGEST + 1).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
+    File::open(path)?.take(LARGEST + 1).read_to_string(&mut text)?;
     if text.len() as u64 > LARGEST {
-        return Err(failed("larger than 10 MiB".to_owned()));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 10 MiB"));
     }
     Ok(text)
+}
+
+/// Whether reading the file again can't end otherwise as long as nobody changes it: too large, no text.
+fn is_of_this_version(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidData)
 }
 
 /// inotify, where there is any: without it the folder is read every now and then only.

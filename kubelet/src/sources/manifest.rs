@@ -15,6 +15,9 @@ use serde_json::Value as Json;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Annotation of a static pod: when its manifest was first seen in its present form.
+pub(super) const SEEN: &str = "kubernetes.io/config.seen";
+
 /// Why a manifest is no pod: `/etc/kubernetes/manifests/a.yaml:7: spec.containers[0].imag: unknown field`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -119,7 +122,7 @@ fn mark(object: &mut PodObject, node_name: &str, seen: Timestamp) {
     let annotations = meta.annotations.get_or_insert_default();
     annotations.insert(HASH.to_owned(), meta.uid.clone().unwrap_or_default());
     annotations.insert("kubernetes.io/config.source".to_owned(), "file".to_owned());
-    annotations.insert("kubernetes.io/config.seen".to_owned(), seen.to_string());
+    annotations.insert(SEEN.to_owned(), seen.to_string());
     let spec = object.spec.get_or_insert_default();
     spec.node_name = Some(node_name.to_owned());
     let lasting = Toleration {

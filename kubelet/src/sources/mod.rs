@@ -135,7 +135,7 @@ impl Merge {
         }
     }
 
-    /// The folder holds these now. A changed manifest is another pod: it has another UID.
+    /// The folder holds these now. A changed manifest is another pod, with another UID, unless it has one of its own.
     async fn files(&mut self, pods: Vec<Pod>) -> Result<(), Ended> {
         let new: BTreeMap<PodUid, Pod> = pods.into_iter().map(|pod| (pod.uid().clone(), pod)).collect();
         let old = std::mem::replace(&mut self.statics, new.clone());
@@ -145,7 +145,8 @@ impl Merge {
         for uid in old.keys().filter(|uid| !new.contains_key(*uid)) {
             self.say(Update::Remove { source: Source::File, uid: uid.clone() }).await?;
         }
-        for (_, pod) in new.into_iter().filter(|(uid, _)| !old.contains_key(uid)) {
+        let is_news = |pod: &Pod| !old.get(pod.uid()).is_some_and(|old| old.wants_the_same(pod));
+        for pod in new.into_values().filter(is_news) {
             self.say(Update::Upsert(pod)).await?;
         }
         Ok(())

@@ -108,3 +108,14 @@ async fn a_pod_that_cannot_be_worked_with_is_passed_over() {
     scene.fake.put_pod(object("b", "b1", None));
     assert_eq!(scene.told().await, ["upsert b1"]);
 }
+
+#[tokio::test]
+async fn a_static_pod_with_a_uid_of_its_own_is_said_again_when_it_changes() {
+    let mut scene = Scene::new();
+    scene.files.send(vec![static_pod("a", "own")]).await.unwrap();
+    scene.told().await;
+    let mut changed = static_pod("a", "own").object().clone();
+    changed.spec.get_or_insert_default().containers[0].image = Some("two".into());
+    scene.files.send(vec![Pod::new(Arc::new(changed), Source::File).unwrap()]).await.unwrap();
+    assert_eq!(scene.told().await, ["upsert own"]);
+}

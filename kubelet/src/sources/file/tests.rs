@@ -103,6 +103,45 @@ fn a_folder_that_is_not_there_has_no_pods_and_one_that_comes_has() {
 }
 
 #[test]
+fn a_manifest_that_could_not_be_read_is_read_again() {
+    let mut scene = Scene::new();
+    // It opens, and reading it fails.
+    std::os::unix::fs::symlink("/proc/self/mem", scene.folder.path.join("a.yaml")).unwrap();
+    assert!(scene.pods().is_empty());
+    assert!(scene.problems()[0].contains("Input/output error"), "{:?}", scene.problems());
+    assert!(scene.folder.files.values().all(|known| known.print.is_none()), "the next look skips it");
+}
+
+#[test]
+fn a_manifest_with_a_uid_of_its_own_changes_like_any_other() {
+    let mut scene = Scene::new();
+    let own = |name: &str, image: &str| manifest(name, image).replace("metadata: {", "metadata: {uid: own, ");
+    scene.put("a.yaml", &own("a", "one"));
+    assert_eq!(scene.pods(), ["a-n one"]);
+    scene.put("a.yaml", &own("a", "two"));
+    assert_eq!(scene.pods(), ["a-n two"]);
+    scene.put("b.yaml", &own("b", "one"));
+    assert_eq!(scene.pods(), ["a-n two"]);
+    assert!(scene.problems()[0].ends_with("b.yaml: another manifest has the metadata.uid of this pod"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_said_before_the_folder_could_be_read() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("not-yet").join("manifests");
+    let file = temp.path().join("not-yet");
+    sys::fs::atomic_write(&file, b"", sys::fs::Durability::Rename, 0o644).unwrap();
+    let mut lists = start(path.clone(), Duration::from_secs(20), "n".to_owned(), Clock::system());
+    assert!(
+        tokio::time::timeout(Duration::from_secs(120), lists.recv()).await.is_err(),
+        "a folder in a file has no pods"
+    );
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir_all(&path).unwrap();
+    assert_eq!(lists.recv().await.map(|pods| pods.len()), Some(0));
+}
+
+#[test]
 fn a_manifest_that_is_too_large_is_not_read() {
     let mut scene = Scene::new();
     let file = File::create(scene.folder.path.join("a.yaml")).unwrap();
