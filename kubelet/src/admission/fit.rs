@@ -31,9 +31,10 @@ pub(super) fn check(pod: &Pod, place: &Place) -> Result<(), Rejection> {
         if requested <= 0 || (unknown && name.contains('/')) {
             continue;
         }
-        let used: i64 = requests.iter().map(|request| amount(request, name)).sum();
+        // What is requested is anybody's word, and has no end.
+        let used = requests.iter().map(|request| amount(request, name)).fold(0, i64::saturating_add);
         let total = amount(&capacity, name);
-        if requested > total - used {
+        if requested > total.saturating_sub(used) {
             return Err(insufficient(name, requested, used, total));
         }
     }

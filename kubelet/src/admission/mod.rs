@@ -2,7 +2,7 @@
 //!
 //! The scheduler has said yes already, or was not asked: what it looked at may have changed, and a static pod has met no
 //! scheduler. Each check is a pure function in a file of its own; the first that fails rejects the pod for good, with
-//! upstream's reason and words. A pod that was running when the kubelet started is asked again, as upstream does.
+//! upstream's reason and words. A pod that runs already when the kubelet starts is not asked: it keeps what it has.
 
 mod affinity;
 mod apparmor;

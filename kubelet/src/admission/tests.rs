@@ -102,6 +102,13 @@ fn what_fits_is_admitted_and_what_does_not_says_how_much_there_was() {
 }
 
 #[test]
+fn requests_beyond_all_numbers_do_not_make_room() {
+    let scene = Scene::new().with(requesting("9223372036854775"), true).with(requesting("9223372036854775"), true);
+    let message = "Node didn't have enough resource: cpu, requested: 1, used: 9223372036854775807, capacity: 2000";
+    scene.check(requesting("1m"), Some(("OutOfcpu", message)));
+}
+
+#[test]
 fn a_node_takes_no_more_pods_than_it_says() {
     let scene = Scene::new().with(json!({}), true).with(json!({}), true).with(json!({}), true);
     let message = "Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3";
