@@ -211,7 +211,7 @@ impl Parts {
             wake.sender(),
         );
         let mirrors = Mirrors::new(self.api.clone(), &self.config.node_name);
-        let writer = Writer::start(self.api.clone(), mirrors.clone(), self.clock.clone());
+        let writer = Writer::start(self.api.clone(), mirrors.clone(), self.clock.clone(), self.metrics.clone());
         let host = Arc::new(ThisHost {
             config: self.config.clone(),
             facts: self.facts.clone(),

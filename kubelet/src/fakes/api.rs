@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 type Names = (String, String);
@@ -56,6 +56,7 @@ pub(crate) struct State {
     /// Accesses that were reviewed, in order.
     pub(crate) access_reviews: Vec<SubjectAccessReview>,
     failures: BTreeMap<String, VecDeque<ApiError>>,
+    held: BTreeMap<String, oneshot::Receiver<()>>,
     watchers: Vec<mpsc::UnboundedSender<PodChange>>,
     versions: u64,
 }
@@ -79,6 +80,13 @@ impl FakeApi {
     /// The next calls of this verb (`create_pod`, …) fail so, one each.
     pub(crate) fn fail(&self, verb: &str, errors: impl IntoIterator<Item = ApiError>) {
         self.state().failures.entry(verb.to_owned()).or_default().extend(errors);
+    }
+
+    /// The next call of this verb is done at once, and answered when the sender says so.
+    pub(crate) fn hold(&self, verb: &str) -> oneshot::Sender<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.state().held.insert(verb.to_owned(), receiver);
+        sender
     }
 
     /// No call fails any more.
@@ -139,7 +147,15 @@ impl FakeApi {
         if !reads.contains(&verb) {
             state.calls.push(format!("{verb} {}/{}", names.0, names.1));
         }
-        Box::pin(ready(answer(&mut state)))
+        let answer = answer(&mut state);
+        match state.held.remove(verb) {
+            Some(said) => Box::pin(async {
+                // A test that ends without a word has its answer.
+                let _ = said.await;
+                answer
+            }),
+            None => Box::pin(ready(answer)),
+        }
     }
 
     fn patch_node_object(&self, verb: &str, name: &str, patch: &Value) -> BoxFuture<'static, Result<Node>> {

@@ -9,6 +9,7 @@ use super::patch;
 use super::phase::is_final;
 use crate::api::{Api, ApiError};
 use crate::clock::Clock;
+use crate::metrics::Metrics;
 use crate::pod::{Pod, PodUid};
 use crate::sources::mirror::Mirrors;
 use futures_util::StreamExt;
@@ -44,9 +45,9 @@ enum Message {
 
 impl Writer {
     /// Starts the task. It ends when the last writer is dropped and nothing is under way.
-    pub fn start(api: Arc<dyn Api>, mirrors: Mirrors, clock: Clock) -> Writer {
+    pub fn start(api: Arc<dyn Api>, mirrors: Mirrors, clock: Clock, metrics: Metrics) -> Writer {
         let (messages, receiver) = mpsc::unbounded_channel();
-        tokio::spawn(Task { api, mirrors, clock, entries: BTreeMap::new() }.run(receiver));
+        tokio::spawn(Task { api, mirrors, clock, metrics, entries: BTreeMap::new() }.run(receiver));
         Writer { messages }
     }
 
@@ -83,6 +84,8 @@ struct Entry {
     version: u64,
     /// The version that was written.
     told: u64,
+    /// When the oldest change came that was not written yet.
+    changed_at: Option<Instant>,
     /// Whether nothing of the pod is left.
     finished: bool,
     under_way: bool,
@@ -128,7 +131,7 @@ enum Step {
 enum Outcome {
     /// The object as it is now, and the version of the entry that made it so.
     Patched(Box<Known>, u64),
-    /// The object is gone, or another one has its name.
+    /// The object is gone.
     Gone,
     Failed(ApiError),
 }
@@ -137,6 +140,7 @@ struct Task {
     api: Arc<dyn Api>,
     mirrors: Mirrors,
     clock: Clock,
+    metrics: Metrics,
     entries: BTreeMap<PodUid, Entry>,
 }
 
@@ -177,7 +181,10 @@ impl Task {
             return;
         }
         match message {
-            Message::Set(pod, status) => self.entry(pod).want(*status),
+            Message::Set(pod, status) => {
+                let now = self.clock.now().mono;
+                self.entry(pod).want(*status, now);
+            }
             Message::Finish(pod) => {
                 let entry = self.entry(pod);
                 entry.finished = true;
@@ -223,7 +230,12 @@ impl Task {
                 entry.failures = 0;
                 // What a server drops of it is not sent again: only news make another version.
                 entry.told = version;
-                entry.known = Some(Arc::from(known));
+                entry.see(*known);
+                if entry.told == entry.version
+                    && let Some(changed_at) = entry.changed_at.take()
+                {
+                    self.metrics.status_written(now - changed_at);
+                }
             }
             Outcome::Gone => {
                 // A mirror comes back; a pod of the API server doesn't.
@@ -267,6 +279,7 @@ impl Entry {
             known: None,
             version: 0,
             told: 0,
+            changed_at: None,
             finished: false,
             under_way: false,
             failures: 0,
@@ -274,10 +287,11 @@ impl Entry {
         }
     }
 
-    fn want(&mut self, status: PodStatus) {
+    fn want(&mut self, status: PodStatus, now: Instant) {
         if self.wanted.as_ref() != Some(&status) {
             self.wanted = Some(status);
             self.version += 1;
+            self.changed_at.get_or_insert(now);
         }
     }
 
@@ -295,6 +309,14 @@ impl Entry {
         }
     }
 
+    /// Takes the answer to a write, unless more was learnt while it was under way: a deletion, another mirror.
+    fn see(&mut self, answer: Known) {
+        let past = |known: &Known| known.uid != answer.uid || known.version > answer.version;
+        if !self.known.as_deref().is_some_and(past) {
+            self.known = Some(Arc::new(answer));
+        }
+    }
+
     /// What has to be done so that the API server knows what we do.
     fn next(&mut self) -> Step {
         let Some(known) = self.known.as_deref() else { return Step::Nothing };
@@ -303,6 +325,7 @@ impl Entry {
                 return Step::Patch(patch);
             }
             self.told = self.version;
+            self.changed_at = None;
         }
         let deletable = self.finished && !self.pod.is_static() && known.deleted && is_final(&known.status);
         if deletable { Step::Delete } else { Step::Nothing }
@@ -330,8 +353,18 @@ fn merge(theirs: &PodStatus, wanted: &PodStatus) -> PodStatus {
     let replaced = |condition: &PodCondition| disruption.as_ref().is_some_and(|ours| ours.type_ == condition.type_);
     let others = theirs.conditions.iter().flatten().filter(|theirs| !own(theirs) && !replaced(theirs)).cloned();
     let ours = wanted.conditions.iter().flatten().filter(|ours| own(ours)).cloned();
+    let ours = ours.map(|ours| since_when(theirs, ours));
     merged.conditions = super::none_if_empty(others.chain(disruption.clone()).chain(ours).collect());
     merged
+}
+
+/// A condition with the time at which it became what it is: who told it first knows that best, a kubelet before us perhaps.
+fn since_when(theirs: &PodStatus, ours: PodCondition) -> PodCondition {
+    let told = theirs.conditions.iter().flatten().find(|told| told.type_ == ours.type_ && told.status == ours.status);
+    match told.and_then(|told| told.last_transition_time.clone()) {
+        Some(since) => PodCondition { last_transition_time: Some(since), ..ours },
+        None => ours,
+    }
 }
 
 async fn write(api: Arc<dyn Api>, uid: PodUid, known: Arc<Known>, step: Step, version: u64) -> (PodUid, Outcome) {
@@ -342,7 +375,8 @@ async fn write(api: Arc<dyn Api>, uid: PodUid, known: Arc<Known>, step: Step, ve
     };
     let outcome = match result {
         Ok(Some(object)) => Outcome::Patched(Box::new(Known::of(&object)), version),
-        Ok(None) | Err(ApiError::NotFound(_) | ApiError::Conflict(_)) => Outcome::Gone,
+        Ok(None) | Err(ApiError::NotFound(_)) => Outcome::Gone,
+        // A conflict may be with a write of somebody else; a pod whose name another one has is forgotten by its source.
         Err(error) => Outcome::Failed(error),
     };
     (uid, outcome)

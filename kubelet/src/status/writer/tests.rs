@@ -10,6 +10,7 @@ struct Scene {
     fake: FakeApi,
     mirrors: Mirrors,
     writer: Writer,
+    metrics: Metrics,
 }
 
 impl Scene {
@@ -17,8 +18,9 @@ impl Scene {
         let fake = FakeApi::new();
         let mirrors = Mirrors::new(fake.api(), "n1");
         let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
-        let writer = Writer::start(fake.api(), mirrors.clone(), clock);
-        Scene { fake, mirrors, writer }
+        let metrics = Metrics::new("n1");
+        let writer = Writer::start(fake.api(), mirrors.clone(), clock, metrics.clone());
+        Scene { fake, mirrors, writer, metrics }
     }
 
     /// Puts a pod with this metadata and status, and returns it as its source would say it.
@@ -221,4 +223,69 @@ async fn a_static_pod_is_told_of_by_its_mirror_once_there_is_one() {
     settle().await;
     assert_eq!(scene.fake.state().patches[0]["metadata"]["uid"], "mirror-uid");
     assert_eq!(scene.shown().phase.as_deref(), Some("Running"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_that_is_learnt_during_a_write_outlasts_its_answer() {
+    let scene = Scene::new();
+    let pod = scene.pod(json!({}), json!({"phase": "Running"}));
+    let answer = scene.fake.hold("patch_pod_status");
+    scene.writer.set(&pod, status("Succeeded"));
+    settle().await;
+    // The write is done, and its answer on the way, when somebody deletes the pod.
+    let deleted = scene.pod(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), json!({"phase": "Succeeded"}));
+    scene.writer.finish(&deleted);
+    settle().await;
+    answer.send(()).expect("the writer waits");
+    settle().await;
+    assert!(scene.fake.state().pods.is_empty(), "{:?}", scene.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_meets_another_one_is_tried_again() {
+    let scene = Scene::new();
+    let pod = scene.pod(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), json!({"phase": "Running"}));
+    scene.fake.fail("patch_pod_status", [ApiError::Conflict("the object has been modified".into())]);
+    scene.writer.set(&pod, status("Succeeded"));
+    scene.writer.finish(&pod);
+    for _ in 0..10 {
+        settle().await;
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert!(scene.fake.state().pods.is_empty(), "{:?}", scene.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_condition_is_as_old_as_the_api_server_knows_it_to_be() {
+    let scene = Scene::new();
+    let told = json!({"phase": "Running", "conditions": [
+        {"type": "Ready", "status": "True", "lastTransitionTime": "2025-01-01T00:00:00Z"},
+        {"type": "Initialized", "status": "False", "lastTransitionTime": "2025-01-01T00:00:00Z"}]});
+    let pod = scene.pod(json!({}), told);
+    let now = |kind: &str| PodCondition {
+        type_: kind.into(),
+        status: "True".into(),
+        last_transition_time: serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap(),
+        ..PodCondition::default()
+    };
+    let conditions = Some(vec![now("Ready"), now("Initialized")]);
+    scene.writer.set(&pod, PodStatus { conditions, ..status("Running") });
+    settle().await;
+    let since: Vec<_> = scene.shown().conditions.unwrap().iter().map(|it| json!(it.last_transition_time)).collect();
+    assert_eq!(since, [json!("2025-01-01T00:00:00Z"), json!("2026-01-01T00:00:00Z")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_measured_how_late_a_status_is_written() {
+    let scene = Scene::new();
+    let pod = scene.pod(json!({}), json!({}));
+    scene.fake.fail("patch_pod_status", [ApiError::Unavailable("refused".into())]);
+    scene.writer.set(&pod, status("Running"));
+    settle().await;
+    tokio::time::advance(FIRST_PAUSE).await;
+    settle().await;
+    let mut text = crate::metrics::text::Text::new();
+    scene.metrics.write(&mut text);
+    let text = text.finish();
+    assert!(text.contains("kubelet_pod_status_sync_duration_seconds_sum 0.5"), "{text}");
 }
