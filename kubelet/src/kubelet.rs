@@ -281,7 +281,7 @@ impl Parts {
         Arc::new(move |pod, others| {
             // Before our node was read, it is what we would register.
             let node = object.borrow().clone().unwrap_or_else(|| Arc::new(unregistered(&config)));
-            let runtime = health.borrow().status.clone().unwrap_or_default();
+            let runtime = health.borrow().known.clone().unwrap_or_default();
             let pressures = *pressures.borrow();
             let allowed_sysctls = &config.allowed_unsafe_sysctls;
             let (facts, node, runtime) = (&*facts, &*node, &runtime);

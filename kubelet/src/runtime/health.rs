@@ -11,6 +11,8 @@ use tokio::time::Instant;
 pub struct Health {
     /// Its last answer to `Status`; `None` before the first one and while it does not answer.
     pub status: Option<RuntimeStatus>,
+    /// The last answer that there was, however old: what the runtime can do does not change while it is silent.
+    pub known: Option<RuntimeStatus>,
     /// Why it did not answer, or what it says of itself: `rpc error: …`, or the condition RuntimeReady's text.
     pub error: Option<String>,
     /// When it last said that it is ready.
@@ -67,7 +69,7 @@ impl Health {
     fn learn(&mut self, answer: super::Result<RuntimeStatus>, blocked_by: Option<String>) {
         self.blocked_by = blocked_by;
         match answer {
-            Ok(status) => self.status = Some(status),
+            Ok(status) => (self.status, self.known) = (Some(status.clone()), Some(status)),
             Err(error) => {
                 (self.status, self.error) = (None, Some(error.message));
                 return;
@@ -85,5 +87,20 @@ impl Health {
             }
             None => self.error = Some("the runtime does not say whether it is ready".to_owned()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::RuntimeError;
+
+    #[test]
+    fn what_the_runtime_can_do_is_known_while_it_is_silent() {
+        let mut health = Health::default();
+        health.learn(Ok(RuntimeStatus { supplemental_groups_policy: true, ..RuntimeStatus::default() }), None);
+        health.learn(Err(RuntimeError { call: "Status", code: tonic::Code::Unavailable, message: "gone".into() }), None);
+        assert!(health.status.is_none());
+        assert!(health.known.is_some_and(|known| known.supplemental_groups_policy));
     }
 }

@@ -96,7 +96,7 @@ impl ThisHost {
     /// Whether the runtime makes read-only mounts read-only all the way down.
     fn recursive_read_only(&self) -> bool {
         let health = self.health.borrow();
-        let handlers = health.status.iter().flat_map(|status| &status.handlers);
+        let handlers = health.known.iter().flat_map(|status| &status.handlers);
         handlers
             .filter(|handler| handler.name.is_empty())
             .any(|handler| handler.features.is_some_and(|features| features.recursive_read_only_mounts))

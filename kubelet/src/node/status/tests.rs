@@ -39,6 +39,7 @@ pub(in crate::node) fn well() -> Health {
             handlers: vec![handler("runc"), handler("")],
             supplemental_groups_policy: true,
         }),
+        known: None,
         error: None,
         last_ready: Some(now),
         last_relist: Some(now),
