@@ -94,6 +94,9 @@ impl Cluster {
                 .map_err(|source| ConnectError::Credentials { path: path.to_owned(), source: Box::new(source) })
         };
         let client = make()?;
+        if let Some(at) = transport::certificate_expires(&kubeconfig) {
+            metrics.client_certificate_expires(at);
+        }
         let changes = broadcast::channel(CHANGES).0;
         Ok(Arc::new(Cluster {
             node_name: config.node_name.clone(),

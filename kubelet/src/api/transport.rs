@@ -5,11 +5,14 @@
 
 use super::client::ConnectError;
 use crate::metrics::Metrics;
+use base64::Engine as _;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kube::client::{Body, ConfigExt};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -90,6 +93,18 @@ pub(super) fn client(config: &kube::Config, metrics: Metrics) -> Result<kube::Cl
         Some(auth) => kube::Client::new(base.layer(auth.layer(service)), namespace),
         None => kube::Client::new(base.layer(service), namespace),
     })
+}
+
+/// When the client certificate ends, in seconds since 1970; `None` without one.
+pub(super) fn certificate_expires(config: &kube::Config) -> Option<u64> {
+    let user = &config.auth_info;
+    let pem = match (&user.client_certificate_data, &user.client_certificate) {
+        (Some(data), _) => base64::engine::general_purpose::STANDARD.decode(data).ok()?,
+        (None, file) => std::fs::read(file.as_deref()?).ok()?,
+    };
+    let certificate = CertificateDer::from_pem_slice(&pem).ok()?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).ok()?;
+    u64::try_from(parsed.validity().not_after.timestamp()).ok()
 }
 
 type Response = http::Response<hyper::body::Incoming>;
@@ -217,6 +232,24 @@ mod tests {
             "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts:\n- name: c\n  context: {{cluster: k, user: u}}\n\
              clusters:\n- name: k\n  cluster: {{server: https://127.0.0.1:1{more}}}\nusers:\n- name: u\n  user: {user}\n"
         )
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_client_certificate_is_known() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        let pem = parameters.self_signed(&key).unwrap().pem();
+        let encode = |text: String| base64::engine::general_purpose::STANDARD.encode(text);
+        let (certificate, key) = (encode(pem), encode(key.serialize_pem()));
+        let user = format!("{{client-certificate-data: {certificate}, client-key-data: {key}}}");
+        for (user, expires) in [(user.as_str(), Some(1_893_456_000)), ("{token: t}", None)] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("kubeconfig");
+            let text = kubeconfig(user, "");
+            sys::fs::atomic_write(&path, text.as_bytes(), sys::fs::Durability::Rename, 0o600).unwrap();
+            assert_eq!(certificate_expires(&read(&path).await.unwrap()), expires);
+        }
     }
 
     #[tokio::test]
