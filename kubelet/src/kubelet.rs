@@ -66,12 +66,14 @@ fn step<E: Into<Box<dyn std::error::Error + Send + Sync>>>(step: impl Into<Strin
 /// # Errors
 /// What can't be opened at the start. Later failures are retried and told in the node's status, never returned.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+    let began = Instant::now();
     make_folders(&config)?;
     let listeners = Listeners::bind(&config).await.map_err(step("open the server"))?;
     let parts = Parts::open(config).await?;
     let mut tasks = JoinSet::new();
     let (wake, wakes) = Wake::new();
     let mut node = node::start(parts.node_inputs());
+    tasks.spawn(housekeeping::measure_start(parts.metrics.clone(), node.node.clone(), began));
     parts.watch_runtime(&mut tasks);
     let mut shutdown = std::pin::pin!(shutdown);
     let info = tokio::select! {

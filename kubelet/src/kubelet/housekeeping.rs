@@ -4,9 +4,11 @@ use super::{Parts, Pods};
 use crate::api::{Reference, references};
 use crate::cgroups::Cgroups;
 use crate::gc;
+use crate::metrics::Metrics;
 use crate::pod::Pod;
 use crate::table::PodTable;
 use crate::worker::Wake;
+use k8s_openapi::api::core::v1::Node;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
@@ -29,6 +31,23 @@ pub(super) fn start(tasks: &mut JoinSet<()>, parts: &Parts, pods: &Pods, wake: &
         changes: pods.changes.subscribe(),
         clock: parts.clock.clone(),
     }));
+}
+
+/// Measures how long the start takes that began then: until registration, until the node is known to the API server, and
+/// until it is Ready.
+pub(super) async fn measure_start(metrics: Metrics, mut node: watch::Receiver<Option<Arc<Node>>>, began: Instant) {
+    let before = began.elapsed();
+    // The node's tasks end with the kubelet; then there is nothing to measure.
+    let Ok(()) = node.wait_for(Option::is_some).await.map(drop) else { return };
+    let registered = began.elapsed() - before;
+    let ready = |node: &Option<Arc<Node>>| {
+        let status = node.as_ref().and_then(|node| node.status.as_ref());
+        let mut conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    };
+    if node.wait_for(ready).await.map(drop).is_ok() {
+        metrics.node_started(before, registered, began.elapsed());
+    }
 }
 
 /// Gives the class of Burstable pods the sum of what they ask for, whenever pods came or went.
@@ -60,6 +79,37 @@ async fn refresh(mut changes: broadcast::Receiver<Reference>, table: PodTable, w
             if entry.active && refers {
                 wake.wake(entry.pod.uid());
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::text::Text;
+    use serde_json::json;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_start_is_measured_until_the_node_is_ready() {
+        let metrics = Metrics::new("n");
+        let (node, receiver) = watch::channel(None);
+        let began = Instant::now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let measuring = tokio::spawn(measure_start(metrics.clone(), receiver, began));
+        tokio::task::yield_now().await;
+        for (after, ready) in [(2, "False"), (4, "True")] {
+            tokio::time::advance(Duration::from_secs(after)).await;
+            let object = json!({"status": {"conditions": [{"type": "Ready", "status": ready}]}});
+            node.send_replace(Some(Arc::new(serde_json::from_value(object).unwrap())));
+            tokio::task::yield_now().await;
+        }
+        measuring.await.unwrap();
+        let mut text = Text::new();
+        metrics.write(&mut text);
+        let text = text.finish();
+        for (phase, seconds) in [("pre_registration_", 1), ("registration_", 2), ("", 7)] {
+            let sample = format!("\nkubelet_node_startup_{phase}duration_seconds {seconds}");
+            assert!(text.contains(&sample), "{sample}\n{text}");
         }
     }
 }
