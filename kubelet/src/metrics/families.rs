@@ -62,6 +62,34 @@ pub(super) fn image_size(bytes: u64) -> &'static str {
     IMAGE_SIZES.iter().find(|(least, _)| bytes >= *least).map_or("0-10MB", |(_, label)| label)
 }
 
+/// The reasons of rejections that are counted each by itself; a node's own resources are among them.
+const REJECTIONS: [&str; 18] = [
+    "AppArmor",
+    "Evicted",
+    "InvalidNodeInfo",
+    "InitContainerRestartPolicyForbidden",
+    "NodeShutdown",
+    "OutOfcpu",
+    "OutOfephemeral-storage",
+    "OutOfmemory",
+    "OutOfpods",
+    "PodFeatureUnsupported",
+    "PodLevelResourcesNotSupported",
+    "PodOSNotSupported",
+    "PodOSSelectorNodeLabelDoesNotMatch",
+    "SupplementalGroupsPolicyNotSupported",
+    "SysctlForbidden",
+    "TopologyAffinityError",
+    "UnexpectedAdmissionError",
+    "UnknownReason",
+];
+
+/// The label of a rejection for this reason.
+pub(super) fn rejection(reason: &str) -> &'static str {
+    let own = REJECTIONS.iter().find(|own| **own == reason).copied();
+    own.unwrap_or(if reason.starts_with("OutOf") { "OutOfExtendedResources" } else { "Other" })
+}
+
 /// Makes histograms with these bounds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Buckets(pub(super) &'static [f64]);

@@ -215,8 +215,9 @@ impl Metrics {
         self.families().http_inflight.get_or_create(&label).dec();
     }
 
-    /// A pod was not admitted.
-    pub fn admission_rejected(&self, reason: &'static str) {
+    /// A pod was not admitted. Resources have many names; those that are not this node's own are counted as one.
+    pub fn admission_rejected(&self, reason: &str) {
+        let reason = families::rejection(reason);
         self.families().admission.get_or_create(&Admission { reason }).inc();
     }
 

@@ -279,6 +279,7 @@ impl Dispatcher {
             let mirrors = self.context.mirrors.clone();
             tokio::spawn(async move {
                 if let Err(error) = mirrors.remove(&namespace, &name).await {
+                self.context.metrics.admission_rejected(&reason);
                     tracing::warn!(namespace, name, %error, "the mirror of a static pod that is gone is not removed");
                 }
             });
