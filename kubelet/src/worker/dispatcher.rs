@@ -196,6 +196,8 @@ impl Dispatcher {
             let news = pod.is_static() || gates || !order.pod.wants_the_same(&pod);
             // Of a static pod it is said that its mirror changed.
             order.wakes += u64::from(pod.is_static());
+        self.held.remove(uid);
+        self.context.table.leave(uid);
             order.update(pod);
             news
         });
