@@ -99,6 +99,12 @@ impl Pod {
         &self.object
     }
 
+    /// The same pod with another status.
+    pub(crate) fn with_status(&self, status: api::PodStatus) -> Pod {
+        let object = api::Pod { status: Some(status), ..self.object().clone() };
+        Pod { object: Arc::new(object), ..self.clone() }
+    }
+
     /// Its UID. A static pod's mirror has another.
     pub fn uid(&self) -> &PodUid {
         &self.uid

@@ -5,7 +5,7 @@
 
 use crate::api::{Api, ApiError};
 use crate::pod::Pod;
-use k8s_openapi::api::core::v1::{Node, Pod as PodObject};
+use k8s_openapi::api::core::v1::{Node, Pod as PodObject, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -48,36 +48,50 @@ impl Mirrors {
     /// # Errors
     /// What the API server says. The source says the pod again when the node or the mirror changes.
     pub async fn reconcile(&self, pod: &Pod) -> Result<(), ApiError> {
-        if !self.api.in_cluster() || !pod.is_static() {
+        if self.is_right(pod) {
             return Ok(());
         }
         if let Some(mirror) = self.get(pod.namespace(), pod.name()) {
-            if is_of(&mirror, pod) && mirror.metadata.deletion_timestamp.is_none() {
-                return Ok(());
-            }
             info!(pod = %pod, "delete a mirror pod that is out of date");
             self.delete(&mirror).await?;
         }
         self.create(pod).await
     }
 
-    /// Deletes the mirror of a static pod that is gone, if there is one.
+    /// Deletes the mirror of this static pod, which is gone, if there is one. That of its successor, which has its name,
+    /// stays.
     ///
     /// # Errors
-    /// What the API server says.
-    pub async fn remove(&self, namespace: &str, name: &str) -> Result<(), ApiError> {
-        match self.get(namespace, name) {
+    /// What the API server says. The mirror is an orphan then.
+    pub async fn remove(&self, pod: &Pod) -> Result<(), ApiError> {
+        match self.of(pod) {
             Some(mirror) => self.delete(&mirror).await,
             None => Ok(()),
         }
     }
 
-    /// Namespace and name of mirrors that no static pod has: a kubelet that died left them.
-    pub fn orphans(&self, static_pods: &[Pod]) -> Vec<(String, String)> {
-        let is_orphan = |(namespace, name): &&Names| {
+    /// Mirrors whose static pods are none of these: they could not be removed, or a kubelet that died left them.
+    pub fn orphans(&self, static_pods: &[Pod]) -> Vec<Arc<PodObject>> {
+        let is_orphan = |(namespace, name): &Names| {
             !static_pods.iter().any(|pod| pod.namespace() == namespace && pod.name() == name)
         };
-        self.mirrors().keys().filter(is_orphan).cloned().collect()
+        self.mirrors().iter().filter(|(names, _)| is_orphan(names)).map(|(_, mirror)| mirror.clone()).collect()
+    }
+
+    /// Whether there is nothing to do for this pod, as far as we know.
+    pub(crate) fn is_right(&self, pod: &Pod) -> bool {
+        let kept = |mirror: Arc<PodObject>| mirror.metadata.deletion_timestamp.is_none();
+        !self.api.in_cluster() || !pod.is_static() || self.of(pod).is_some_and(kept)
+    }
+
+    /// What the API server was told of this version of a static pod.
+    pub(crate) fn status(&self, pod: &Pod) -> Option<PodStatus> {
+        self.of(pod)?.status.clone()
+    }
+
+    /// The mirror of this version of a static pod.
+    fn of(&self, pod: &Pod) -> Option<Arc<PodObject>> {
+        self.get(pod.namespace(), pod.name()).filter(|mirror| is_of(mirror, pod))
     }
 
     /// How many there are.
@@ -129,7 +143,11 @@ impl Mirrors {
         Ok(())
     }
 
-    async fn delete(&self, mirror: &PodObject) -> Result<(), ApiError> {
+    /// Deletes a mirror, without grace.
+    ///
+    /// # Errors
+    /// What the API server says, unless it has the mirror no more.
+    pub async fn delete(&self, mirror: &PodObject) -> Result<(), ApiError> {
         let (namespace, name) = names(&mirror.metadata);
         let uid = mirror.metadata.uid.as_deref().unwrap_or_default();
         match self.api.delete_pod(&namespace, &name, uid, 0).await {
@@ -241,11 +259,19 @@ mod tests {
     async fn a_mirror_whose_pod_is_gone_is_deleted() {
         let (fake, mirrors) = cluster();
         mirrors.reconcile(&static_pod("h1")).await.unwrap();
-        assert_eq!(mirrors.orphans(&[]), [("kube-system".to_owned(), "etcd-n1".to_owned())]);
+        assert_eq!(mirrors.orphans(&[]), [Arc::new(mirror(&fake))]);
         assert!(mirrors.orphans(&[static_pod("h1")]).is_empty());
-        mirrors.remove("kube-system", "etcd-n1").await.unwrap();
+        mirrors.remove(&static_pod("h1")).await.unwrap();
         assert!(fake.state().pods.is_empty());
-        mirrors.remove("kube-system", "etcd-n1").await.unwrap();
+        mirrors.remove(&static_pod("h1")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_goes_leaves_the_mirror_of_its_successor() {
+        let (fake, mirrors) = cluster();
+        mirrors.reconcile(&static_pod("h2")).await.unwrap();
+        mirrors.remove(&static_pod("h1")).await.unwrap();
+        assert_eq!(mirror(&fake).metadata.annotations.unwrap()[MIRROR], "h2");
     }
 
     #[tokio::test]

@@ -12,6 +12,8 @@ mod resources;
 mod tests;
 pub mod writer;
 
+pub(crate) use phase::is_final;
+
 use crate::node::Facts;
 use crate::plan::Waiting;
 use crate::pod::Pod;

@@ -201,7 +201,7 @@ pub(super) fn hold_back(inputs: &Inputs, status: &mut PodStatus) {
 }
 
 /// Whether this phase is never left.
-pub(super) fn is_final(status: &PodStatus) -> bool {
+pub(crate) fn is_final(status: &PodStatus) -> bool {
     matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
 }
 

@@ -12,12 +12,18 @@ use crate::plan::Lifecycle;
 use crate::pod::{Pod, PodUid, Source};
 use crate::runtime::{News, ObservedPod, RuntimePod};
 use crate::sources::Update;
-use crate::status::Termination;
+use crate::status::{self, Termination};
 use crate::table::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// How long a static pod that runs already is left alone until its mirror tells what was said of it. Without an API server
+/// that takes the list of pods nothing is known of it, and it is looked after all the same.
+const MIRROR_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Says whether a pod may run beside the others.
 pub(crate) type Gate = Arc<dyn Fn(&Pod, &[Entry]) -> Result<(), Rejection> + Send + Sync>;
@@ -43,6 +49,10 @@ pub(crate) struct Dispatcher {
     /// Pods that begin when another one has ended: of the same name, if they are static, or of their own UID. A static
     /// pod whose file went and came back is the same pod.
     waiting: BTreeMap<PodUid, Pod>,
+    /// Static pods that the runtime has, and whose mirrors are not known yet.
+    held: BTreeMap<PodUid, Pod>,
+    /// How long they are held; `None` before the first one.
+    held_until: Option<Instant>,
     /// What the runtime had when it was last listed; nothing before the first time.
     listed: Option<BTreeMap<PodUid, RuntimePod>>,
     /// Counts pods that came and went.
@@ -73,6 +83,8 @@ impl Dispatcher {
             slots: BTreeMap::new(),
             workers: JoinSet::new(),
             waiting: BTreeMap::new(),
+            held: BTreeMap::new(),
+            held_until: None,
             listed: None,
             changes,
         }
@@ -95,6 +107,7 @@ impl Dispatcher {
                     Some(update) => self.apply(update),
                     None => return,
                 },
+                () = until(self.held_until), if !self.held.is_empty() => self.begin_held(),
                 uid = inputs.wakes.recv() => match uid {
                     Some(uid) => self.wake(&uid),
                     None => return,
@@ -135,6 +148,7 @@ impl Dispatcher {
                 self.wake_changed(&listed);
                 self.listed = Some(listed);
                 self.end_orphans();
+                self.remove_orphaned_mirrors();
             }
         }
     }
@@ -159,6 +173,7 @@ impl Dispatcher {
                 let gone: Vec<PodUid> =
                     of_source.map(|(uid, _)| uid).filter(|uid| !uids.contains(uid)).cloned().collect();
                 self.waiting.retain(|uid, pod| pod.source() != source || uids.contains(uid));
+                self.held.retain(|uid, pod| pod.source() != source || uids.contains(uid));
                 for uid in gone {
                     self.remove(&uid);
                 }
@@ -168,6 +183,9 @@ impl Dispatcher {
                     self.upsert(pod);
                 }
                 self.unheard.remove(&source);
+                if source == Source::Api {
+                    self.begin_held();
+                }
                 self.end_orphans();
                 self.remove_orphaned_mirrors();
             }
@@ -178,6 +196,8 @@ impl Dispatcher {
 
     fn remove(&mut self, uid: &PodUid) {
         self.waiting.remove(uid);
+        self.held.remove(uid);
+        self.context.table.leave(uid);
         if let Some(slot) = self.slots.get(uid) {
             slot.orders.send_modify(Order::remove);
         }
@@ -196,8 +216,6 @@ impl Dispatcher {
             let news = pod.is_static() || gates || !order.pod.wants_the_same(&pod);
             // Of a static pod it is said that its mirror changed.
             order.wakes += u64::from(pod.is_static());
-        self.held.remove(uid);
-        self.context.table.leave(uid);
             order.update(pod);
             news
         });
@@ -210,8 +228,9 @@ impl Dispatcher {
             self.waiting.insert(pod.uid().clone(), pod);
             return;
         }
-        let observed = self.listed.as_ref().and_then(|listed| listed.get(pod.uid()));
-        let observed = observed.map(|pod| pod.observed.clone()).unwrap_or_default();
+        let found = self.listed.as_ref().and_then(|listed| listed.get(pod.uid())).map(|found| found.observed.clone());
+        let Some(pod) = self.as_told_before(pod, found.is_some()) else { return };
+        let observed = found.unwrap_or_default();
         let lifecycle = self.admit(&pod, &observed);
         self.context.table.set(Entry {
             pod: pod.clone(),
@@ -221,6 +240,31 @@ impl Dispatcher {
         });
         let source = Some(pod.source());
         self.spawn(Order::new(pod), source, Beginning { lifecycle, observed, told: true });
+    }
+
+    /// A static pod that a kubelet before us ran, with what that told of it: only its mirror knows, so the pod is held for
+    /// as long as the API server may take to say which mirrors there are. A phase that is final does not count: whether
+    /// the pod may run is asked again.
+    fn as_told_before(&mut self, pod: Pod, ran: bool) -> Option<Pod> {
+        if !pod.is_static() || !ran {
+            return Some(pod);
+        }
+        if self.unheard.contains(&Source::Api) {
+            let until = *self.held_until.get_or_insert_with(|| Instant::now() + MIRROR_PATIENCE);
+            if Instant::now() < until {
+                self.held.insert(pod.uid().clone(), pod);
+                return None;
+            }
+        }
+        let told = self.context.mirrors.status(&pod).filter(|told| !status::is_final(told));
+        Some(told.map(|told| pod.with_status(told)).unwrap_or(pod))
+    }
+
+    /// The mirrors are known by now, or won't be soon.
+    fn begin_held(&mut self) {
+        for pod in std::mem::take(&mut self.held).into_values() {
+            self.begin(pod);
+        }
     }
 
     /// Where a new pod stands. One that runs already, or is to end, is not asked again whether it may.
@@ -235,6 +279,7 @@ impl Dispatcher {
             Ok(()) => Lifecycle::Syncing,
             Err(Rejection { reason, message }) => {
                 tracing::warn!(%pod, reason, message, "rejected");
+                self.context.metrics.admission_rejected(&reason);
                 self.context.recorder.pod(pod, Kind::Warning, &reason, message.clone());
                 Lifecycle::Terminated { why: Termination::Rejected { reason, message } }
             }
@@ -277,12 +322,13 @@ impl Dispatcher {
         }
         let of_workers = self.slots.values().map(|slot| slot.orders.borrow().pod.clone());
         let static_pods: Vec<Pod> = of_workers.chain(self.waiting.values().cloned()).filter(Pod::is_static).collect();
-        for (namespace, name) in self.context.mirrors.orphans(&static_pods) {
+        for mirror in self.context.mirrors.orphans(&static_pods) {
             let mirrors = self.context.mirrors.clone();
             tokio::spawn(async move {
-                if let Err(error) = mirrors.remove(&namespace, &name).await {
-                self.context.metrics.admission_rejected(&reason);
-                    tracing::warn!(namespace, name, %error, "the mirror of a static pod that is gone is not removed");
+                if let Err(error) = mirrors.delete(&mirror).await {
+                    // It is tried again after the next list.
+                    let (namespace, name) = (&mirror.metadata.namespace, &mirror.metadata.name);
+                    tracing::debug!(namespace, name, %error, "the mirror of a static pod that is gone is not removed");
                 }
             });
         }
@@ -314,6 +360,13 @@ impl Dispatcher {
             .partition::<BTreeMap<_, _>, _>(|(waits, pod)| waits == uid || name(pod) == slot.name);
         self.waiting = waiting;
         next.into_values().for_each(|pod| self.begin(pod));
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

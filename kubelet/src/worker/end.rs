@@ -95,8 +95,8 @@ impl Worker {
     fn remove_mirror(&self) {
         let (mirrors, pod) = (self.context.mirrors.clone(), self.pod.clone());
         tokio::spawn(async move {
-            if let Err(error) = mirrors.remove(pod.namespace(), pod.name()).await {
-                tracing::warn!(%pod, %error, "the mirror pod is not removed");
+            if let Err(error) = mirrors.remove(&pod).await {
+                tracing::warn!(%pod, %error, "the mirror pod is not removed; it is tried again");
             }
         });
     }

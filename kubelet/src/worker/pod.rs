@@ -21,6 +21,10 @@ pub(super) const RETRY: Duration = Duration::from_secs(10);
 /// How soon the runtime is asked again that did not answer; its recovery wakes the worker before.
 const RUNTIME_RETRY: Duration = Duration::from_secs(5);
 
+/// How soon the mirror of a static pod is tried again, at first and at last.
+const MIRROR_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_MIRROR_RETRY: Duration = Duration::from_secs(30);
+
 /// The worker of a pod: all that is known of it and survives from one round to the next.
 pub(super) struct Worker {
     pub(super) context: Context,
@@ -44,6 +48,8 @@ pub(super) struct Worker {
     pub(super) images: BTreeMap<String, AbortOnDropHandle<host::Result<proto::Image>>>,
     /// When its volumes were last brought up to date.
     pub(super) mounted_at: Option<Instant>,
+    /// What makes its mirror be as it should.
+    mirroring: Option<AbortOnDropHandle<()>>,
     /// How often they could not be, one after the other.
     pub(super) mount_failures: u32,
     /// The wakes that were heeded.
@@ -96,6 +102,7 @@ impl Worker {
             sandbox_config: None,
             images: BTreeMap::new(),
             mounted_at: None,
+            mirroring: None,
             mount_failures: 0,
             wakes: 0,
             announced: BTreeSet::new(),
@@ -152,8 +159,10 @@ impl Worker {
             // Another image, a Secret that came: what failed may go now.
             self.memory.retry_now(Instant::now());
             self.mounted_at = None;
-            self.mirror();
+            // Also said of a static pod whose mirror changed: whoever waits to try again need not.
+            self.mirroring = None;
         }
+        self.mirror();
         if let Some(grace) = order.stop {
             self.lifecycle.terminate(Termination::Deleted, grace, Instant::now());
         }
@@ -200,17 +209,27 @@ impl Worker {
     }
 
     /// Has the mirror of a static pod be as it should, beside everything else: the API server may be away.
-    fn mirror(&self) {
-        if !self.pod.is_static() || !self.told || !matches!(self.lifecycle, Lifecycle::Syncing) {
+    fn mirror(&mut self) {
+        if !self.told || !matches!(self.lifecycle, Lifecycle::Syncing) {
+            self.mirroring = None;
+            return;
+        }
+        let under_way = self.mirroring.as_ref().is_some_and(|task| !task.is_finished());
+        if under_way || self.context.mirrors.is_right(&self.pod) {
             return;
         }
         let (mirrors, pod) = (self.context.mirrors.clone(), self.pod.clone());
         let reconcile = async move {
-            if let Err(error) = mirrors.reconcile(&pod).await {
-                tracing::warn!(%pod, %error, "the mirror pod is not as it should be");
+            let mut pause = MIRROR_RETRY;
+            while let Err(error) = mirrors.reconcile(&pod).await {
+                if pause == MIRROR_RETRY {
+                    tracing::warn!(%pod, %error, "the mirror pod is not as it should be; it is tried again");
+                }
+                tokio::time::sleep_until(Instant::now() + pause).await;
+                pause = (pause * 2).min(LONGEST_MIRROR_RETRY);
             }
         };
-        tokio::spawn(reconcile.in_current_span());
+        self.mirroring = Some(AbortOnDropHandle::new(tokio::spawn(reconcile.in_current_span())));
     }
 
     /// What a kubelet before us said of containers that still run holds until a probe disagrees; what it told of those

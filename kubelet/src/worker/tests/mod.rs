@@ -1,6 +1,7 @@
 //! Workers against a runtime, a host and an API server in memory, in virtual time.
 
 mod ends;
+mod mirrors;
 mod restarts;
 mod starts;
 
@@ -34,6 +35,8 @@ use tokio::time::Instant;
 struct Stage {
     runtime: FakeRuntime,
     host: FakeHost,
+    api: FakeApi,
+    mirrors: Mirrors,
     table: PodTable,
     updates: mpsc::Sender<Update>,
     events: mpsc::Receiver<Event>,
@@ -49,7 +52,8 @@ impl Stage {
 
     /// A kubelet that starts where these are already.
     async fn with(runtime: FakeRuntime, host: FakeHost, clock: Clock, gate: Gate) -> Stage {
-        let api = FakeApi::new().api();
+        let fake_api = FakeApi::new();
+        let api = fake_api.api();
         let (recorder, events) = Recorder::captured(clock.clone());
         let metrics = Metrics::new("node");
         let (wake, wakes) = Wake::new();
@@ -83,7 +87,7 @@ impl Stage {
         let inputs = DispatcherInputs { updates: receiver, wakes, news };
         let dispatcher = Dispatcher::new(context, gate, [Source::Api], watch::Sender::new(0));
         tasks.spawn(dispatcher.run(inputs));
-        let stage = Stage { runtime, host, table, updates, events, wake, _tasks: tasks };
+        let stage = Stage { runtime, host, api: fake_api, mirrors, table, updates, events, wake, _tasks: tasks };
         stage.pass(1).await;
         stage
     }
