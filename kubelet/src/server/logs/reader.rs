@@ -9,6 +9,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 /// How much is read at a time, and about how much output a step yields.
 const PIECE: usize = 32 * 1024;
+/// How much a step reads at most, shown or not: between steps it is seen that the client has left.
+const STRETCH: usize = 4 * 1024 * 1024;
 /// The longest line that we look at. Runtimes cut at 16 KiB; what is longer was not written by one.
 const LONGEST_LINE: usize = 1024 * 1024;
 
@@ -17,6 +19,8 @@ const LONGEST_LINE: usize = 1024 * 1024;
 pub(super) enum Step {
     /// Output; there may be more.
     Piece(Vec<u8>),
+    /// Nothing to show so far; there may be.
+    More,
     /// Nothing more for now.
     End,
     /// Nothing more for ever: a limit is reached.
@@ -74,8 +78,11 @@ impl Reader {
 
     /// Reads on. With `last`, a line that has no end yet is shown as it is: nothing will come to end it.
     pub(super) fn step(&mut self, last: bool) -> io::Result<Step> {
-        let mut out = Vec::new();
+        let (mut out, mut read) = (Vec::new(), 0);
         loop {
+            if read >= STRETCH {
+                return Ok(if out.is_empty() { Step::More } else { Step::Piece(out) });
+            }
             if self.bytes_left == 0 || self.records_left == Some(0) {
                 return Ok(if out.is_empty() { Step::Done } else { Step::Piece(out) });
             }
@@ -86,7 +93,9 @@ impl Reader {
             if self.bytes_left == 0 || self.records_left == Some(0) {
                 continue;
             }
-            if self.fill()? == 0 {
+            let more = self.fill()?;
+            read += more;
+            if more == 0 {
                 if last && !self.pending.is_empty() {
                     let line = std::mem::take(&mut self.pending);
                     self.show(&line, &mut out);
@@ -259,6 +268,15 @@ mod tests {
     #[test]
     fn what_no_runtime_wrote_is_not_shown() {
         check("root:x:0:0\n2026-01-01T00:00:00Z stdout F mine\n", &Options::default(), "mine\n");
+    }
+
+    #[test]
+    fn a_step_ends_though_nothing_is_to_be_shown() {
+        let log = format!("{}\n2026-01-01T00:00:00Z stdout F after\n", "y".repeat(2 * STRETCH));
+        let mut reader = Reader::new(file(&log), &Options::default()).unwrap();
+        assert_eq!(reader.step(false).unwrap(), Step::More);
+        assert_eq!(reader.step(false).unwrap(), Step::More);
+        assert_eq!(reader.step(false).unwrap(), Step::Piece(b"after\n".to_vec()));
     }
 
     #[test]

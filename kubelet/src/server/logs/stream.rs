@@ -59,6 +59,7 @@ impl Tail {
                     tail.pause = SOON;
                     return Ok(Some((Bytes::from(piece), tail)));
                 }
+                Step::More => {}
                 Step::Done => return Ok(None),
                 Step::End if tail.phase == Phase::Draining => return Ok(None),
                 Step::End => {
