@@ -289,11 +289,13 @@ async fn probes_have_a_page_and_are_forgotten_with_their_pod() {
     let served = Served::start().await;
     let pod = served.put_running(&[]);
     served.metrics.probe(&pod, "c", "Readiness", "successful", std::time::Duration::from_millis(3));
+    served.metrics.probe(&pod, "c", "Readiness", "failed", std::time::Duration::from_secs(1));
     let samples = scrape(&served.get("/metrics/probes").await.body);
     let labels =
         "probe_type=\"Readiness\",result=\"successful\",container=\"c\",pod=\"web\",namespace=\"ns\",pod_uid=\"u1\"";
-    assert_eq!(samples["prober_probe_total"], [(labels.to_owned(), 1.0)]);
-    assert!(samples.contains_key("prober_probe_duration_seconds_bucket"));
+    let total = &samples["prober_probe_total"];
+    assert!(total.len() == 2 && total.contains(&(labels.to_owned(), 1.0)), "{total:?}");
+    assert_eq!(samples["prober_probe_duration_seconds_count"][0].1, 1.0, "a failure is not timed");
     served.metrics.probes_forgotten(pod.uid());
     assert!(!scrape(&served.get("/metrics/probes").await.body).contains_key("prober_probe_total"));
 }
