@@ -113,6 +113,12 @@ impl Table {
         self.lock().get(container_id).map(|entry| (entry.pod.clone(), entry.role, entry.name.clone()))
     }
 
+    /// How many probes a container is asked by.
+    #[cfg(test)]
+    pub(super) fn asked(&self, container_id: &str) -> usize {
+        self.lock().get(container_id).map_or(0, |entry| entry.tasks.len())
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Watched>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -179,6 +185,11 @@ impl Watched {
             if !wanted || self.tasks.iter().any(|(running, _)| *running == kind) {
                 continue;
             }
+            let check = Check::of(probe, found.spec, found.address);
+            // The runtime tells it a moment later, and the next sync asks there.
+            if check.waits_for_address() {
+                continue;
+            }
             let initial = match kind {
                 Kind::Startup => Verdict::Unknown,
                 Kind::Liveness => Verdict::Success,
@@ -187,7 +198,7 @@ impl Watched {
             let asked = task::Asked {
                 container_id: found.id.to_owned(),
                 rules: Rules::of(kind, probe),
-                check: Check::of(probe, found.spec, found.address),
+                check,
                 grace: probe
                     .termination_grace_period_seconds
                     .and_then(|seconds| u64::try_from(seconds).ok())

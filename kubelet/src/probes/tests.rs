@@ -3,7 +3,7 @@
 use super::*;
 use crate::fakes::runtime::{FakeRuntime, container, sandbox};
 use crate::pod::Source;
-use crate::runtime::{Container, ContainerState};
+use crate::runtime::{Container, ContainerState, Sandbox};
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{self as api, Event};
 use serde_json::{Value, json};
@@ -324,6 +324,23 @@ async fn what_is_removed_is_asked_no_more() {
     runtime.take_calls();
     pass(10_000).await;
     assert_eq!(runtime.take_calls(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_without_address_is_asked_when_it_has_one() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let world = World::new(json!({"readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1}})).await;
+    let sync = |ips| {
+        let state = ContainerState::Running { started_at: world.clock.now().wall };
+        let containers = vec![Container { sandbox_id: "s".to_owned(), state, ..container("c-1", "c") }];
+        let sandboxes = vec![Sandbox { ips, ..sandbox("s") }];
+        world.probes.sync(&world.pod, &ObservedPod { sandboxes, containers }, false);
+    };
+    sync(Vec::new());
+    assert_eq!(world.probes.table.asked("c-1"), 0);
+    sync(vec!["127.0.0.1".parse().unwrap()]);
+    assert_eq!(world.probes.table.asked("c-1"), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,6 +21,9 @@ const USER_AGENT: &str = "kube-probe/1.36";
 /// How much of an answer is read, in bytes.
 const MAX_OUTPUT: usize = 10 * 1024;
 
+/// Why a question has nowhere to go yet.
+const NO_ADDRESS: &str = "the pod has no address";
+
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Answer {
@@ -68,11 +71,16 @@ impl Check {
         Check::try_of(probe, container, address).unwrap_or_else(Check::Impossible)
     }
 
+    /// Whether it can be asked once the pod has an address.
+    pub(super) fn waits_for_address(&self) -> bool {
+        matches!(self, Check::Impossible(message) if message == NO_ADDRESS)
+    }
+
     fn try_of(probe: &Probe, container: &Container, address: Option<IpAddr>) -> Result<Check, String> {
         let host = |named: Option<&str>| match (named.filter(|host| !host.is_empty()), address) {
             (Some(host), _) => Ok(host.to_owned()),
             (None, Some(address)) => Ok(address.to_string()),
-            (None, None) => Err("the pod has no address".to_owned()),
+            (None, None) => Err(NO_ADDRESS.to_owned()),
         };
         if let Some(exec) = &probe.exec {
             return Ok(Check::Exec(exec::command(exec, container)?));
