@@ -3,6 +3,7 @@
 //! The first mistake is named by its field. What the runtime or the kernel would refuse later anyway, with words of its
 //! own, is not repeated here.
 
+mod amounts;
 mod container;
 mod names;
 mod volume;
@@ -85,8 +86,31 @@ fn of_spec(spec: &PodSpec) -> Checked {
         "spec.ephemeralContainers",
         "a new pod has none",
     )?;
+    if let Some(resources) = &spec.resources {
+        amounts::resources(resources, "spec.resources")?;
+    }
+    amounts::list(spec.overhead.as_ref(), "spec.overhead")?;
+    ids(spec)?;
     volume::check_all(spec)?;
     containers(spec)
+}
+
+/// Users and groups of the pod as a whole.
+fn ids(spec: &PodSpec) -> Checked {
+    let Some(context) = &spec.security_context else { return Ok(()) };
+    id(context.run_as_user, "spec.securityContext.runAsUser")?;
+    id(context.run_as_group, "spec.securityContext.runAsGroup")?;
+    id(context.fs_group, "spec.securityContext.fsGroup")?;
+    let groups = context.supplemental_groups.iter().flatten().enumerate();
+    groups
+        .into_iter()
+        .try_for_each(|(index, group)| id(Some(*group), format!("spec.securityContext.supplementalGroups[{index}]")))
+}
+
+/// A number of a user or group: the kernel's are larger, but its largest means none.
+fn id(number: Option<i64>, field: impl Into<String>) -> Checked {
+    let valid = number.is_none_or(|number| (0..=i64::from(i32::MAX)).contains(&number));
+    require(valid, field, format!("is not from 0 to {}", i32::MAX))
 }
 
 fn containers(spec: &PodSpec) -> Checked {
@@ -152,3 +176,6 @@ fn references(spec: &PodSpec) -> Checked {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,6 +143,10 @@ pub fn resource(
     // Upstream divides thousandths of a CPU and whole units of all else, each rounded up first.
     let step = if name == "cpu" { 1_000_000 } else { 1_000_000_000 };
     let (amount, divisor) = (ceil(amount, step), ceil(divisor, step));
+    if divisor <= 0 {
+        let text = selector.divisor.as_ref().map(|divisor| divisor.0.as_str()).unwrap_or_default();
+        return Err(format!("{}: nothing can be divided by {text:?}", selector.resource));
+    }
     Ok(ceil(amount, divisor).to_string())
 }
 
@@ -270,5 +274,7 @@ mod tests {
     fn what_is_no_resource_is_refused_in_upstream_s_words() {
         check_resource("x", "limits.cpu", "", Err("container x not found"));
         check_resource("c", "limits.pods", "", Err("unsupported container resource : limits.pods"));
+        check_resource("c", "limits.cpu", "-1n", Err("limits.cpu: nothing can be divided by \"-1n\""));
+        check_resource("c", "limits.memory", "-2Gi", Err("limits.memory: nothing can be divided by \"-2Gi\""));
     }
 }

@@ -1,8 +1,7 @@
 //! Mistakes in a container.
 
-use super::{Checked, names, one_of, problem, require};
-use crate::spec::quantity;
-use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, PodSpec, Probe, ResourceRequirements};
+use super::{Checked, amounts, id, names, one_of, require};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, PodSpec, Probe};
 use std::collections::BTreeSet;
 
 /// Checks one of the pod's containers.
@@ -20,7 +19,12 @@ pub(super) fn check(one: &Container, field: &str, spec: &PodSpec) -> Checked {
         environment(env, &format!("{field}.env[{index}]"))?;
     }
     if let Some(all) = &one.resources {
-        resources(all, &format!("{field}.resources"))?;
+        amounts::resources(all, &format!("{field}.resources"))?;
+    }
+    if let Some(context) = &one.security_context {
+        let field = format!("{field}.securityContext");
+        id(context.run_as_user, format!("{field}.runAsUser"))?;
+        id(context.run_as_group, format!("{field}.runAsGroup"))?;
     }
     mounts(one, field, spec)?;
     let probes = [
@@ -67,25 +71,11 @@ fn environment(env: &EnvVar, field: &str) -> Checked {
         from.file_key_ref.is_some(),
     ];
     let count = sources.iter().filter(|given| **given).count();
-    require(count == 1, format!("{field}.valueFrom"), format!("has {count} sources; it needs one"))
-}
-
-fn resources(all: &ResourceRequirements, field: &str) -> Checked {
-    for (list, amounts) in [("limits", &all.limits), ("requests", &all.requests)] {
-        for (name, amount) in amounts.iter().flatten() {
-            let field = format!("{field}.{list}.{name}");
-            match quantity::nano(amount) {
-                Err(error) => return problem(field, error.to_string()),
-                Ok(nanos) => require(nanos >= 0, field, "is below 0")?,
-            }
-        }
+    require(count == 1, format!("{field}.valueFrom"), format!("has {count} sources; it needs one"))?;
+    match &from.resource_field_ref {
+        Some(selector) => amounts::divisor(selector, &format!("{field}.valueFrom.resourceFieldRef")),
+        None => Ok(()),
     }
-    for (name, request) in all.requests.iter().flatten() {
-        let Some(limit) = all.limits.as_ref().and_then(|limits| limits.get(name)) else { continue };
-        let fits = quantity::nano(request).ok() <= quantity::nano(limit).ok();
-        require(fits, format!("{field}.requests.{name}"), format!("is above the limit of {}", limit.0))?;
-    }
-    Ok(())
 }
 
 fn mounts(one: &Container, field: &str, spec: &PodSpec) -> Checked {

@@ -1,7 +1,7 @@
 //! Mistakes in a volume.
 
-use super::{Checked, names, one_of, require};
-use k8s_openapi::api::core::v1::{PodSpec, Volume};
+use super::{Checked, amounts, names, one_of, require};
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, PodSpec, Volume};
 use std::collections::BTreeSet;
 
 const HOST_PATHS: [&str; 8] =
@@ -29,6 +29,10 @@ fn check(volume: &Volume, field: &str) -> Checked {
         require(inside, format!("{field}.hostPath.path"), "must not contain '..'")?;
         one_of(kind, &HOST_PATHS, format!("{field}.hostPath.type"))?;
     }
+    if let Some(limit) = volume.empty_dir.as_ref().and_then(|directory| directory.size_limit.as_ref()) {
+        amounts::one(limit, format!("{field}.emptyDir.sizeLimit"))?;
+    }
+    divisors(volume, field)?;
     if let Some(mode) = volume.downward_api.as_ref().and_then(|downward| downward.default_mode) {
         require((0..=0o777).contains(&mode), format!("{field}.downwardAPI.defaultMode"), "is not from 0 to 0777")?;
     }
@@ -36,6 +40,22 @@ fn check(volume: &Volume, field: &str) -> Checked {
         require((0..=0o777).contains(&mode), format!("{field}.projected.defaultMode"), "is not from 0 to 0777")?;
     }
     Ok(())
+}
+
+fn divisors(volume: &Volume, field: &str) -> Checked {
+    let check = |items: Option<&[DownwardAPIVolumeFile]>, field: &str| {
+        let selectors = items.unwrap_or_default().iter().map(|item| item.resource_field_ref.as_ref()).enumerate();
+        selectors.filter_map(|(index, selector)| Some((index, selector?))).try_for_each(|(index, selector)| {
+            amounts::divisor(selector, &format!("{field}.items[{index}].resourceFieldRef"))
+        })
+    };
+    let own = volume.downward_api.as_ref().and_then(|downward| downward.items.as_deref());
+    check(own, &format!("{field}.downwardAPI"))?;
+    let sources = volume.projected.as_ref().and_then(|projected| projected.sources.as_deref()).unwrap_or_default();
+    sources.iter().enumerate().try_for_each(|(index, source)| {
+        let items = source.downward_api.as_ref().and_then(|downward| downward.items.as_deref());
+        check(items, &format!("{field}.projected.sources[{index}].downwardAPI"))
+    })
 }
 
 /// The first thing at the API server that a volume refers to, and the field.
