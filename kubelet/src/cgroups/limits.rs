@@ -33,8 +33,8 @@ pub(super) fn node(
     let (kube, system) = (reserved(&settings.kube_reserved), reserved(&settings.system_reserved));
     let left = |name: &str, read: fn(&Amounts, &str) -> Option<i64>| {
         let whole = read(&capacity, name)?;
-        let set_aside = [&kube, &system].iter().filter_map(|list| read(list, name)).sum::<i64>();
-        Some(if settings.enforce_allocatable { (whole - set_aside).max(0) } else { whole })
+        let set_aside = [&kube, &system].iter().filter_map(|list| read(list, name)).fold(0, i64::saturating_add);
+        Some(if settings.enforce_allocatable { whole.saturating_sub(set_aside).max(0) } else { whole })
     };
     Resources {
         cpu: Cpu { shares: left("cpu", Amounts::milli).map(resources::shares), ..Cpu::default() },
@@ -52,7 +52,8 @@ pub(super) fn class(shares: u64) -> Resources {
 /// The shares of Burstable pods: those of what they request together.
 pub(super) fn burstable_shares(pods: &[Pod]) -> u64 {
     let burstable = pods.iter().filter(|pod| pod.qos() == QosClass::Burstable);
-    resources::shares(burstable.filter_map(|pod| resources::pod_requests(pod).milli("cpu")).sum())
+    let requests = burstable.filter_map(|pod| resources::pod_requests(pod).milli("cpu"));
+    resources::shares(requests.fold(0, i64::saturating_add))
 }
 
 /// One pod.

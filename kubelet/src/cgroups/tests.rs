@@ -177,3 +177,13 @@ fn a_host_without_memory_controller_is_refused_by_name() {
     let error = Cgroups::in_layout(layout, &settings(), &capacity(), None).expect_err("no memory controller");
     assert_eq!(error.to_string(), "these cgroup controllers are not mounted: memory");
 }
+
+/// Mutant: a plain sum; it wraps, and all Burstable pods together get the share of one that asks for nothing.
+#[test]
+fn requests_beyond_all_numbers_are_the_most_and_not_the_least() {
+    let huge = json!({ "requests": { "cpu": "9E" } });
+    let spec = json!({ "containers": [{ "name": "c", "resources": huge }, { "name": "d", "resources": huge }] });
+    let object = json!({ "metadata": { "name": "p", "namespace": "n", "uid": "u" }, "spec": spec });
+    let pod = Pod::new(Arc::new(serde_json::from_value(object).expect("a pod")), Source::Api).expect("a pod");
+    assert_eq!(limits::burstable_shares(&[pod.clone(), pod.clone(), pod]), 262_144);
+}

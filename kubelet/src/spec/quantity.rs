@@ -7,6 +7,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 #[error("{0:?} is not a quantity")]
 pub struct QuantityError(String);
 
+/// No quantity is larger: that many units are upstream's most, too. It also keeps every sum of some within an i128.
+const MAX: i128 = i64::MAX as i128 * 1_000_000_000;
+
 /// The amount in billionths, rounded away from zero as upstream rounds what is finer.
 pub fn nano(quantity: &Quantity) -> Result<i128, QuantityError> {
     parse(&quantity.0).ok_or_else(|| QuantityError(quantity.0.clone()))
@@ -44,7 +47,7 @@ fn parse(text: &str) -> Option<i128> {
     let (numerator, denominator) = scale(suffix)?;
     let divisor = 10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?.checked_mul(denominator)?;
     let nanos = digits.checked_mul(1_000_000_000)?.checked_mul(numerator)?;
-    let rounded = nanos / divisor + i128::from(nanos % divisor != 0);
+    let rounded = (nanos / divisor + i128::from(nanos % divisor != 0)).min(MAX);
     Some(if negative { -rounded } else { rounded })
 }
 
@@ -94,6 +97,8 @@ mod tests {
         check("1.5Gi", Some(1_610_612_736_000_000_000));
         check(".5", Some(500_000_000));
         check("1e3", Some(1_000_000_000_000));
+        check("99999999999E", Some(MAX));
+        check("-99999999999E", Some(-MAX));
         check("2E", Some(2_000_000_000_000_000_000_000_000_000));
         check("0.1n", Some(1));
         check("-1k", Some(-1_000_000_000_000));

@@ -295,7 +295,8 @@ fn huge_pages(amounts: &Amounts) -> BTreeMap<String, u64> {
         let size = quantity::units(&Quantity(size.to_owned())).ok().and_then(|bytes| u64::try_from(bytes).ok());
         let bytes = amounts.units(name).and_then(|bytes| u64::try_from(bytes).ok());
         if let (Some(size), Some(bytes)) = (size, bytes) {
-            *pages.entry(page_size_name(size)).or_default() += bytes;
+            let sum = pages.entry(page_size_name(size)).or_default();
+            *sum = sum.saturating_add(bytes);
         }
     }
     pages
@@ -328,7 +329,8 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_bytes: u64) -> i64
         |container: &Container| half(container.resources.as_ref(), Half::Requests).units("memory").unwrap_or(0);
     let share = shared_memory_request(pod);
     let score = |request: i64| {
-        1000 - 1000_i64.saturating_mul(request + share) / i64::try_from(memory_bytes.max(1)).unwrap_or(i64::MAX)
+        1000 - 1000_i64.saturating_mul(request.saturating_add(share))
+            / i64::try_from(memory_bytes.max(1)).unwrap_or(i64::MAX)
     };
     let mut adjusted = score(memory(container));
     if pod.container(&container.name).is_some_and(|(role, _)| role == Role::Sidecar) {
@@ -346,7 +348,7 @@ fn shared_memory_request(pod: &Pod) -> i64 {
     }
     let of_containers = aggregate(pod, Half::Requests, |_| ()).units("memory").unwrap_or(0);
     let containers = i64::try_from(pod.containers().count()).unwrap_or(1).max(1);
-    (of_pod - of_containers) / containers
+    of_pod.saturating_sub(of_containers) / containers
 }
 
 fn node_critical(pod: &Pod) -> bool {

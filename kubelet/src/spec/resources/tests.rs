@@ -243,3 +243,13 @@ fn sizes_of_huge_pages_have_the_kernel_s_names() {
         assert_eq!(page_size_name(bytes), name);
     }
 }
+
+#[test]
+fn a_request_beyond_all_numbers_makes_a_score_and_no_overflow() {
+    let spec = json!({
+        "resources": { "requests": { "memory": "8E" } },
+        "containers": [{ "name": "c", "resources": { "requests": { "memory": "99999999999E" } } }],
+    });
+    let pod = pod(&spec);
+    assert_eq!(oom_score_adj(&pod, &pod.spec().containers[0], 8_000_000_000), 3);
+}
