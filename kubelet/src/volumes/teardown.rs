@@ -30,17 +30,11 @@ impl fmt::Display for TeardownError {
 struct Failure {
     path: PathBuf,
     cause: sys::Error,
-    /// Who is in the way.
-    holders: Vec<Holder>,
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.display(), self.cause)?;
-        for holder in &self.holders {
-            write!(f, ", held by process {} ({})", holder.pid, holder.command)?;
-        }
-        Ok(())
+        write!(f, "{}: {}", self.path.display(), self.cause)
     }
 }
 
@@ -51,12 +45,18 @@ struct Holder {
     command: String,
 }
 
-/// How many of them an error names.
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} ({})", self.pid, self.command)
+    }
+}
+
+/// How many of them a warning names.
 const MAX_HOLDERS: usize = 5;
 
 /// Takes down all volumes of the pod whose folder this is. A folder that is not there is fine.
 pub(super) fn take_down(folder: &Path) -> Result<(), TeardownError> {
-    let fail = |cause| TeardownError(vec![Failure { path: folder.to_owned(), cause, holders: Vec::new() }]);
+    let fail = |cause| TeardownError(vec![Failure { path: folder.to_owned(), cause }]);
     let folder = match std::fs::canonicalize(folder) {
         Ok(folder) => folder, // as the mount table names it
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -74,8 +74,29 @@ pub(super) fn take_down(folder: &Path) -> Result<(), TeardownError> {
 /// The mounts of the pod's folder, innermost first.
 fn unmount_all(root: &RootFd, folder: &Path) -> sys::Result<Vec<Failure>> {
     let mounts = sys::mountinfo::read()?;
-    let paths = order(&mounts, folder);
-    Ok(paths.into_iter().filter_map(|path| unmount(root, folder, path).err()).collect())
+    let failed = in_rounds(order(&mounts, folder), |path| unmount(root, folder, path));
+    let failures = failed.into_iter().map(|(path, cause)| {
+        if cause.is(Errno::EBUSY) {
+            // For whoever runs the node: the text of the failure goes to the pod's owner.
+            let holders: Vec<_> = holders(path).iter().map(ToString::to_string).collect();
+            tracing::warn!(path = %path.display(), "a mount is in use, held by {}", holders.join(", "));
+        }
+        Failure { path: path.to_owned(), cause }
+    });
+    Ok(failures.collect())
+}
+
+/// Does something with each path, and again with those where it failed for as long as that helps: a mount that was moved
+/// stands in the table where its number puts it, perhaps before what lies on it.
+fn in_rounds<E>(mut paths: Vec<&Path>, mut unmount: impl FnMut(&Path) -> Result<(), E>) -> Vec<(&Path, E)> {
+    loop {
+        let tried = paths.len();
+        let failed: Vec<_> = paths.into_iter().filter_map(|path| Some((path, unmount(path).err()?))).collect();
+        if failed.is_empty() || failed.len() == tried {
+            return failed;
+        }
+        paths = failed.into_iter().map(|(path, _)| path).collect();
+    }
 }
 
 /// Later mounts lie on or in earlier ones, so the table's order backwards is safe.
@@ -84,26 +105,21 @@ fn order<'a>(mounts: &'a [MountInfo], folder: &Path) -> Vec<&'a Path> {
     mounts.iter().rev().filter(below).map(|mount| mount.mount_point.as_path()).collect()
 }
 
-fn unmount(root: &RootFd, folder: &Path, path: &Path) -> Result<(), Failure> {
+fn unmount(root: &RootFd, folder: &Path, path: &Path) -> sys::Result<()> {
     let relative = path.strip_prefix(folder).unwrap_or(path);
     let parent = relative.parent().unwrap_or(Path::new(""));
     let name = relative.file_name().unwrap_or_default();
     // No link on the way: a mount point inside of a volume has a path that the pod could change.
-    let result = root.open_path_no_symlinks(parent).and_then(|parent| sys::mount::umount_idle_at(&parent, name));
-    match result {
-        Ok(()) => Ok(()),
+    match root.open_path_no_symlinks(parent).and_then(|parent| sys::mount::umount_idle_at(&parent, name)) {
         Err(error) if matches!(error.errno(), Errno::EINVAL | Errno::ENOENT) => Ok(()), // gone by itself
-        Err(cause) => {
-            let holders = if cause.is(Errno::EBUSY) { holders(path) } else { Vec::new() };
-            Err(Failure { path: path.to_owned(), cause, holders })
-        }
+        result => result,
     }
 }
 
 /// Removes the trees that lie `depth` folders below `path`, each for itself, and then the folders that are empty.
 fn remove(root: &RootFd, folder: &Path, path: &Path, depth: u32, failures: &mut Vec<Failure>) {
     if let Err(cause) = try_remove(root, folder, path, depth, failures) {
-        failures.push(Failure { path: folder.join(path), cause, holders: Vec::new() });
+        failures.push(Failure { path: folder.join(path), cause });
     }
 }
 
@@ -209,6 +225,23 @@ mod tests {
         let mounts = sys::mountinfo::parse(table.as_bytes()).unwrap();
         let expected = ["/pods/u/v", "/pods/u/v/inner", "/pods/u/v"].map(Path::new);
         assert_eq!(order(&mounts, Path::new("/pods/u")), expected);
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_another_is_tried_again_once_that_is_gone() {
+        let paths = ["/outer", "/inner", "/stuck"].map(Path::new);
+        let mut tries = Vec::new();
+        let failed = in_rounds(paths.to_vec(), |path| {
+            let inner_is_there = !tries.contains(&"/inner".to_owned());
+            tries.push(path.display().to_string());
+            match path.to_str() {
+                Some("/outer") if inner_is_there => Err("busy"),
+                Some("/stuck") => Err("stuck"),
+                _ => Ok(()),
+            }
+        });
+        assert_eq!(failed, [(Path::new("/stuck"), "stuck")]);
+        assert_eq!(tries, ["/outer", "/inner", "/stuck", "/outer", "/stuck", "/stuck"]);
     }
 
     #[test]
