@@ -130,8 +130,12 @@ fn token(answer: TokenRequest, now: Timestamp) -> Option<Token> {
     let status = answer.status?;
     let seconds = answer.spec.and_then(|spec| spec.expiration_seconds).unwrap_or(DEFAULT_SECONDS);
     let lifetime = SignedDuration::from_secs(seconds);
-    let expires = status.expiration_timestamp.map_or(now + lifetime, |time| time.0);
-    Some(Token { text: status.token?, issued: expires - lifetime, expires })
+    // A server may say any number: one that no clock can show is no lifetime.
+    let expires = match status.expiration_timestamp {
+        Some(time) => time.0,
+        None => now.checked_add(lifetime).ok()?,
+    };
+    Some(Token { text: status.token?, issued: expires.checked_sub(lifetime).ok()?, expires })
 }
 
 /// The same for a token each time it is looked at, and spread over all tokens.
@@ -146,6 +150,8 @@ mod tests {
     use super::*;
     use crate::fakes::api::FakeApi;
     use crate::volumes::tests::pod_of;
+    use k8s_openapi::api::authentication::v1::TokenRequestStatus;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
     use std::time::Duration;
 
@@ -237,6 +243,20 @@ mod tests {
             "expirationSeconds": 600,
         });
         assert_eq!(serde_json::to_value(request.spec).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_lifetime_beyond_all_clocks_is_no_token() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let is_one = |seconds: i64, expires: Option<Timestamp>| {
+            let spec = TokenRequestSpec { expiration_seconds: Some(seconds), ..TokenRequestSpec::default() };
+            let status = TokenRequestStatus { token: Some("t".into()), expiration_timestamp: expires.map(Time) };
+            token(TokenRequest { spec: Some(spec), status: Some(status), ..TokenRequest::default() }, now).is_some()
+        };
+        assert!(is_one(600, None) && is_one(600, Some(now)));
+        for seconds in [i64::MAX, i64::MIN] {
+            assert!(!is_one(seconds, None) && !is_one(seconds, Some(now)), "{seconds}");
+        }
     }
 
     #[test]
