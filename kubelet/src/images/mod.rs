@@ -371,8 +371,11 @@ impl Images {
         let records = self.records.clone();
         match tokio::task::spawn_blocking(move || work(&records)).await {
             Ok(done) => done,
-            // A panic has ended the process; what is left is the runtime's end, and with it ours.
-            Err(_) => std::future::pending().await,
+            // It panicked, or the runtime is being shut down, and whoever waits ends with it.
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cancelled) => std::future::pending().await,
+            },
         }
     }
 

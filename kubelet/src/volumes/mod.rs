@@ -309,8 +309,10 @@ impl Volumes {
     /// The pods that have a folder.
     pub async fn pods_on_disk(&self) -> Result<Vec<PodUid>, VolumeError> {
         let path = self.root.join("pods");
-        let listed = tokio::task::spawn_blocking(move || pods_in(&path)).await;
-        let listed = listed.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+        let listed = match tokio::task::spawn_blocking(move || pods_in(&path)).await {
+            Ok(listed) => listed,
+            Err(failed) => stages::joined(failed).await,
+        };
         listed.map_err(|error| VolumeError { volume: String::new(), reason: "FailedUnmount", message: chain(&error) })
     }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::task::JoinError;
 use tokio::time::Instant;
 
 /// When a stage is worth a warning.
@@ -112,7 +113,7 @@ impl Stages {
         for (wait, warn) in [(SLOW, true), (GIVE_UP - SLOW, false)] {
             match tokio::time::timeout(wait, &mut task).await {
                 Ok(Ok(result)) => return Ok(result),
-                Ok(Err(failed)) => std::panic::resume_unwind(failed.into_panic()),
+                Ok(Err(failed)) => return Ok(joined(failed).await),
                 Err(_) => {}
             }
             if warn && let Some(stalled) = self.of(&key) {
@@ -168,6 +169,15 @@ impl Stages {
     }
 }
 
+/// What becomes of blocking work without a result: its panic goes on; if it never began, the runtime is being shut down,
+/// and whoever waits ends with it.
+pub(super) async fn joined<T>(failed: JoinError) -> T {
+    match failed.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_cancelled) => std::future::pending().await,
+    }
+}
+
 /// Ends the note of a stage when its work does, however that ends.
 struct Running {
     stages: Stages,
@@ -195,6 +205,15 @@ impl Drop for Running {
 mod tests {
     use super::*;
     use std::sync::mpsc;
+
+    /// Mutant: a stop of the process is a panic, because some work had not begun yet.
+    #[tokio::test]
+    async fn work_that_a_shutdown_cancels_is_no_panic() {
+        let task = tokio::spawn(std::future::pending::<()>());
+        task.abort();
+        let cancelled = task.await.unwrap_err();
+        assert!(futures_util::poll!(std::pin::pin!(joined::<()>(cancelled))).is_pending());
+    }
 
     fn uid() -> PodUid {
         PodUid::parse("u1").unwrap()
