@@ -371,25 +371,28 @@ mod tests {
     /// The pod reads a whole old or a whole new set at any moment.
     #[test]
     fn a_reader_never_sees_a_mixture() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        const PAIRS: usize = 300;
         let volume = Volume::new();
         volume.write(&[("a", "0"), ("b", "0")]);
-        let done = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
+        let done = AtomicBool::new(false);
+        let mixed = std::thread::scope(|scope| {
             scope.spawn(|| {
-                for number in 1..300 {
+                for number in (1..).take_while(|_: &u64| !done.load(Ordering::Relaxed)) {
                     let text = number.to_string();
                     volume.write(&[("a", &text), ("b", &text)]);
                 }
-                done.store(true, std::sync::atomic::Ordering::Relaxed);
             });
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                let Ok(folder) = RootFd::open(volume.0.path().join(DATA)) else { continue };
-                let read = |name: &str| folder.read_bounded(Path::new(name), 10).ok();
+            let read = || {
+                let folder = RootFd::open(volume.0.path().join(DATA)).ok()?;
+                let read = |name: &str| folder.read_bounded(Path::new(name), 20).ok();
                 // A folder that is removed while we read is an old one: gone, but never mixed.
-                if let (Some(a), Some(b)) = (read("a"), read("b")) {
-                    assert_eq!(a, b);
-                }
-            }
+                Some((read("a")?, read("b")?))
+            };
+            let mixed = std::iter::repeat_with(read).flatten().take(PAIRS).find(|(a, b)| a != b);
+            done.store(true, Ordering::Relaxed);
+            mixed
         });
+        assert_eq!(mixed, None);
     }
 }
