@@ -90,7 +90,7 @@ impl<D: AsFd> Walk<'_, D> {
         self.count.left.waiting += size_of::<Level>();
         match leave(&self.directory, level.identity) {
             Ok(parent) => (self.directory, self.waiting) = (parent, level.waiting),
-            Err(error) if error.is(Errno::ESTALE) => self.from_the_root(level)?,
+            Err(error) if error.is(Errno::ESTALE) => self.restart(level)?,
             Err(error) => return Err(error),
         }
         Ok(true)
@@ -98,7 +98,7 @@ impl<D: AsFd> Walk<'_, D> {
 
     /// The way back is lost: whoever moves directories about must not switch counting off. What the root still has to
     /// show goes on.
-    fn from_the_root(&mut self, lost: Level) -> Result<()> {
+    fn restart(&mut self, lost: Level) -> Result<()> {
         self.count.usage.complete = false;
         self.directory = open(self.root, OsStr::new("."))?;
         let mut levels = std::mem::take(&mut self.above).into_iter().chain([lost]);
