@@ -216,11 +216,11 @@ mod tests {
         assert_eq!(path("$(VAR_A)/b", lookup), Ok("A/b".to_owned()));
     }
 
-    /// 16 s of a worker thread, once: each dollar looked to the end for a bracket.
+    /// A megabyte was 16 s of a worker thread, once: each dollar looked to the end for a bracket.
     #[test]
-    fn a_megabyte_of_dollars_is_read_once() {
+    fn many_dollars_are_read_once() {
         for text in ["$", "$(", "$x"] {
-            assert!(replace(&text.repeat(1 << 20), 4 << 20, lookup).is_some(), "{text}");
+            assert!(replace(&text.repeat(1 << 18), 1 << 20, lookup).is_some(), "{text}");
         }
     }
 
