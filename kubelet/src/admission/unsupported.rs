@@ -172,11 +172,11 @@ fn of_pod_security(security: &PodSecurityContext) -> Option<String> {
     let PodSecurityContext {
         app_armor_profile: _,
         fs_group: _,
-        fs_group_change_policy: _,
         run_as_group: _,
         run_as_non_root: _,
         run_as_user: _,
         // Only volumes that are not built have a choice.
+        fs_group_change_policy: _,
         se_linux_change_policy: _,
         se_linux_options: _,
         seccomp_profile: _,

@@ -20,7 +20,7 @@ const TOGETHER: Duration = Duration::from_secs(1);
 
 /// Starts all of it.
 pub(super) fn start(tasks: &mut JoinSet<()>, parts: &Parts, pods: &Pods, wake: &Wake) {
-    tasks.spawn(share(pods.cgroups.clone(), parts.table.clone(), pods.changes.subscribe()));
+    tasks.spawn(share(pods.cgroups.clone(), parts.table.clone(), pods.changes.subscribe(), parts.metrics.clone()));
     tasks.spawn(refresh(parts.api.changes(), parts.table.clone(), wake.clone()));
     tasks.spawn(gc::run(gc::Collector {
         config: parts.config.clone(),
@@ -51,14 +51,15 @@ pub(super) async fn measure_start(metrics: Metrics, mut node: watch::Receiver<Op
 }
 
 /// Gives the class of Burstable pods the sum of what they ask for, whenever pods came or went.
-async fn share(cgroups: Arc<Cgroups>, table: PodTable, mut changes: watch::Receiver<u64>) {
+async fn share(cgroups: Arc<Cgroups>, table: PodTable, mut changes: watch::Receiver<u64>, metrics: Metrics) {
     while changes.changed().await.is_ok() {
         tokio::time::sleep_until(Instant::now() + TOGETHER).await;
         changes.borrow_and_update();
         let active: Vec<Pod> = table.list().into_iter().filter(|entry| entry.active).map(|entry| entry.pod).collect();
         let cgroups = cgroups.clone();
+        let started = Instant::now();
         match tokio::task::spawn_blocking(move || cgroups.update_burstable(&active)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => metrics.cgroup("update", started.elapsed()),
             Ok(Err(error)) => tracing::warn!(%error, "the share of Burstable pods is not up to date"),
             Err(error) => tracing::error!(%error, "the share of Burstable pods"),
         }

@@ -99,7 +99,8 @@ mod tests {
     fn what_the_runtime_can_do_is_known_while_it_is_silent() {
         let mut health = Health::default();
         health.learn(Ok(RuntimeStatus { supplemental_groups_policy: true, ..RuntimeStatus::default() }), None);
-        health.learn(Err(RuntimeError { call: "Status", code: tonic::Code::Unavailable, message: "gone".into() }), None);
+        let silent = RuntimeError { call: "Status", code: tonic::Code::Unavailable, message: "gone".into() };
+        health.learn(Err(silent), None);
         assert!(health.status.is_none());
         assert!(health.known.is_some_and(|known| known.supplemental_groups_policy));
     }
