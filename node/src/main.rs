@@ -70,19 +70,19 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Cri => {
             sys::memory::bound_arenas(ARENAS);
-            logging::start(&settings.log)?;
+            start_log(&layered, &settings.log)?;
             cri::run(settings)?;
         }
         Command::Kubelet(flags) => {
             sys::memory::bound_arenas(ARENAS);
             let config = kubelet::load(flags, settings)?;
-            logging::start(&kubelet_log(&layered, &config))?;
+            start_log(&layered, &kubelet_log(&layered, &config))?;
             kubelet::run(config, settings)?;
         }
         Command::Up(arguments) => {
             sys::memory::bound_arenas(ARENAS);
             let config = up::load(arguments, settings)?;
-            logging::start(&kubelet_log(&layered, &config))?;
+            start_log(&layered, &kubelet_log(&layered, &config))?;
             up::run(config, settings)?;
         }
         Command::Ps { watch, output } => ps::run(settings, watch, output)?,
@@ -96,6 +96,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A filter that can't be used is a mistake of who gave it.
+fn start_log(layered: &Layered, log: &settings::Log) -> Result<(), Failure> {
+    let origin = layered.origins.get("log.level").map_or("default", String::as_str);
+    logging::start(log).map_err(|error| Failure::Config(error.context(format!("error: a setting of {origin}"))))
+}
+
 /// Our own settings stand over the kubelet's `--v` and `logging`, where they are given.
 fn kubelet_log(layered: &Layered, config: &::kubelet::config::Config) -> settings::Log {
     let mut log = layered.settings.log.clone();
@@ -107,4 +113,19 @@ fn kubelet_log(layered: &Layered, config: &::kubelet::config::Config) -> setting
         log.format = settings::LogFormat::Json;
     }
     log
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_level_that_is_none_is_a_mistake_of_its_origin() {
+        let mut layered = layers::load(Path::new(DEFAULT_CONFIG), false, &[]).unwrap();
+        layered.origins.insert("log.level".to_owned(), "--log-level".to_owned());
+        layered.settings.log.level = "a=b=c".to_owned();
+        let Err(Failure::Config(error)) = start_log(&layered, &layered.settings.log) else { panic!("it is taken") };
+        let text = format!("{error:#}");
+        assert!(text.contains("--log-level") && text.contains("a=b=c"), "{text}");
+    }
 }
