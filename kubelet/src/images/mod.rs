@@ -405,9 +405,14 @@ impl Policy {
     }
 }
 
-/// Whether an error is the runtime's answer: with another one a pull may go on, and come to its end, unheard.
+/// Whether an error is the runtime's answer: with another one a pull may go on, and come to its end, unheard. That the
+/// registry is unavailable is an answer, though its code is also that of a runtime that is not there.
 fn says_that_it_ended(error: &RuntimeError) -> bool {
-    !matches!(error.code, tonic::Code::DeadlineExceeded | tonic::Code::Cancelled | tonic::Code::Unavailable)
+    match error.code {
+        tonic::Code::Unavailable => error.message.contains("desc = RegistryUnavailable"),
+        tonic::Code::DeadlineExceeded | tonic::Code::Cancelled => false,
+        _ => true,
+    }
 }
 
 /// The runtime's own words where its error is of no particular kind.

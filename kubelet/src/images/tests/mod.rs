@@ -313,6 +313,17 @@ async fn a_private_image_whose_pull_ended_unheard_is_no_gift() {
     }
 }
 
+/// Mutant: every `Unavailable` leaves a doubt; then an outage of the registry takes the images that are there, too.
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_is_away_takes_no_image_from_anybody() {
+    let world = World::new();
+    world.registry.shelf().there.insert("reg.io/app:1".to_owned(), image(3));
+    world.registry.shelf().failures = [(tonic::Code::Unavailable, "RegistryUnavailable: try later")].into();
+    let error = world.ensure(&pod("a", "reg.io/app:1", "Always", &[])).await;
+    assert!(error.contains("RegistryUnavailable"), "{error}");
+    assert_eq!(world.ensure(&pod("b", "reg.io/app:1", "IfNotPresent", &[])).await, "ok sha256:3");
+}
+
 async fn together(world: &World, pods: &[Pod]) -> Vec<String> {
     futures_util::future::join_all(pods.iter().map(|pod| world.ensure(pod))).await
 }
