@@ -103,11 +103,18 @@ fn quote(value: &str, out: &mut String) {
             '\t' => out.write_str("\\t"),
             '\x0b' => out.write_str("\\v"),
             c if c.is_ascii_control() => write!(out, "\\x{:02x}", u32::from(c)),
-            c if c.is_control() => write!(out, "\\u{:04x}", u32::from(c)),
-            c => out.write_char(c),
+            c if is_printable(c) => out.write_char(c),
+            c if c <= '\u{ffff}' => write!(out, "\\u{:04x}", u32::from(c)),
+            c => write!(out, "\\U{:08x}", u32::from(c)),
         };
     }
     out.push('"');
+}
+
+/// Letters, marks, numbers, punctuation, symbols and the space of ASCII, as `strconv.IsPrint`. The standard library has the
+/// same table behind its own quoting, which leaves a mark alone where it follows something.
+fn is_printable(c: char) -> bool {
+    c.is_ascii_graphic() || ['a', c].iter().collect::<String>().escape_debug().nth(1) == Some(c)
 }
 
 /// A request or limit, in units of the divisor; a limit of CPU, memory or storage that is not set is the pod's, or what
@@ -235,6 +242,24 @@ mod tests {
             "metadata.labels['a b']",
             Err("invalid key subscript in metadata.labels['a b']: \"a b\" is not a qualified name"),
         );
+    }
+
+    /// What `strconv.Quote` makes of each.
+    #[test]
+    fn values_are_quoted_as_go_quotes() {
+        for (value, expected) in [
+            ("a b", "a b"),
+            ("ü→é\u{301}日\u{1f600}", "ü→é\u{301}日\u{1f600}"),
+            ("\u{301}", "\u{301}"),
+            ("\u{7f}\u{85}", "\\x7f\\u0085"),
+            ("\u{a0}\u{200b}\u{2028}\u{feff}\u{e000}", "\\u00a0\\u200b\\u2028\\ufeff\\ue000"),
+            ("\u{e0001}", "\\U000e0001"),
+            ("'\"\\", "'\\\"\\\\"),
+        ] {
+            let mut quoted = String::new();
+            quote(value, &mut quoted);
+            assert_eq!(quoted, format!("\"{expected}\""), "{value:?}");
+        }
     }
 
     #[track_caller]
