@@ -28,6 +28,8 @@ struct Tail {
     reader: Reader,
     location: Location,
     phase: Phase,
+    /// Whether a file that takes the place of this one is read too.
+    follow: bool,
     runs: Runs,
     pause: Duration,
 }
@@ -38,10 +40,11 @@ pub(super) async fn open(
     options: Options,
     runs: Runs,
 ) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send + 'static> {
-    let phase = if options.follow { Phase::Reading } else { Phase::Draining };
+    let follow = options.follow;
+    let phase = if follow { Phase::Reading } else { Phase::Draining };
     let place = location.clone();
     let reader = blocking(move || Reader::new(place.open()?, &options)).await?;
-    let tail = Tail { reader, location, phase, runs, pause: SOON };
+    let tail = Tail { reader, location, phase, follow, runs, pause: SOON };
     Ok(stream::try_unfold(tail, |tail| tail.next()))
 }
 
@@ -77,6 +80,7 @@ impl Tail {
             let last = self.phase == Phase::Draining;
             let mut step = self.reader.step(last)?;
             if step == Step::End
+                && self.follow
                 && let Some(newer) = self.location.successor(self.reader.file())
             {
                 // The last lines may have come between our read and the rename.
@@ -135,9 +139,13 @@ mod tests {
         }
 
         async fn follow(&self) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+            self.open(true).await
+        }
+
+        async fn open(&self, follow: bool) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
             let location = Location { root: self.dir.path().to_owned(), path: "p/c/0.log".into() };
             let runs = Arc::clone(&self.runs);
-            let options = Options { follow: true, ..Options::default() };
+            let options = Options { follow, ..Options::default() };
             open(location, options, Box::new(move || runs.load(Ordering::SeqCst))).await.unwrap()
         }
     }
@@ -157,6 +165,16 @@ mod tests {
         log.write(&["last words"]);
         log.runs.store(false, Ordering::SeqCst);
         assert_eq!(next(&mut stream).await.as_deref(), Some("last words\n"));
+        assert_eq!(next(&mut stream).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_not_followed_ends_with_its_file() {
+        let log = Log::new(&["old"]);
+        let mut stream = pin!(log.open(false).await);
+        assert_eq!(next(&mut stream).await.as_deref(), Some("old\n"));
+        std::fs::rename(log.path(), log.path().with_extension("log.20260101-000000")).unwrap();
+        log.write(&["new"]);
         assert_eq!(next(&mut stream).await, None);
     }
 
