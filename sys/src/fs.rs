@@ -222,6 +222,8 @@ pub struct Usage {
     pub bytes: u64,
     /// Bytes that an unprivileged user may still fill.
     pub bytes_available: u64,
+    /// Bytes that hold nothing; some file systems keep a part of them for root.
+    pub bytes_free: u64,
     /// Inodes in all; 0 where they are not counted.
     pub inodes: u64,
     /// Inodes left.
@@ -235,6 +237,7 @@ pub fn usage(file: &impl AsFd) -> Result<Usage> {
     Ok(Usage {
         bytes: stat.blocks().saturating_mul(unit),
         bytes_available: stat.blocks_available().saturating_mul(unit),
+        bytes_free: stat.blocks_free().saturating_mul(unit),
         inodes: stat.files(),
         inodes_free: stat.files_free(),
     })
@@ -341,6 +344,7 @@ mod tests {
     #[test]
     fn a_file_system_is_at_least_as_large_as_what_is_free() {
         let usage = usage(&File::open("/").unwrap()).unwrap();
+        assert!(usage.bytes >= usage.bytes_free && usage.bytes_free >= usage.bytes_available);
         assert!(usage.bytes > 0 && usage.bytes >= usage.bytes_available && usage.inodes >= usage.inodes_free);
     }
 }

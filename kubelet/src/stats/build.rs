@@ -26,7 +26,8 @@ pub(super) fn full(node: &str, snapshot: &Snapshot, disks: &Disks) -> Summary {
         default: default.clone(),
         interfaces: machine.interfaces.clone(),
     });
-    let used = snapshot.node_fs.map(|fs| fs.bytes.saturating_sub(fs.bytes_available));
+    // What root keeps for itself is not used, as cAdvisor and df count.
+    let used = snapshot.node_fs.map(|fs| fs.bytes.saturating_sub(fs.bytes_free));
     let inodes = snapshot.node_fs.map(|fs| fs.inodes.saturating_sub(fs.inodes_free));
     summary.node.fs = snapshot.node_fs.map(|fs| FsStats::new(time, Some(fs), used, inodes));
     summary.node.runtime = Some(RuntimeStats {
