@@ -1,12 +1,12 @@
 //! Which pods have a worker, and what each is told.
 //!
 //! One task owns all of it. Nothing is dispatched before the runtime has been listed once: a pod that runs already is not
-//! admitted again. Nothing that the runtime has is ended as nobody's before every source has said all it has.
+//! admitted again, and one that ran before a reboot is only asked whether this kubelet builds all it asks for. Nothing that the runtime has is ended as nobody's before every source has said all it has.
 
 use super::order::Order;
 use super::pod::{Beginning, Worker};
 use super::{Context, orphan};
-use crate::admission::Rejection;
+use crate::admission::{self, Rejection};
 use crate::api::events::Kind;
 use crate::plan::Lifecycle;
 use crate::pod::{Pod, PodUid, Source};
@@ -267,15 +267,21 @@ impl Dispatcher {
         }
     }
 
-    /// Where a new pod stands. One that runs already, or is to end, is not asked again whether it may.
+    /// Where a new pod stands. One that runs already, or is to end, is not asked again whether it may. One of which only
+    /// dead things are left is made anew: the node's room for it was found before.
     fn admit(&self, pod: &Pod, observed: &ObservedPod) -> Lifecycle {
         let lifecycle = Lifecycle::of(pod, tokio::time::Instant::now());
         let ends = pod.object().metadata.deletion_timestamp.is_some();
         let known = !observed.sandboxes.is_empty() || !observed.containers.is_empty();
-        if lifecycle != Lifecycle::Syncing || ends || known {
+        if lifecycle != Lifecycle::Syncing || ends || orphan::is_alive(observed) {
             return lifecycle;
         }
-        match (self.gate)(pod, &self.context.table.list()) {
+        let admitted = if known {
+            admission::unsupported(pod).map_or(Ok(()), Err)
+        } else {
+            (self.gate)(pod, &self.context.table.list())
+        };
+        match admitted {
             Ok(()) => Lifecycle::Syncing,
             Err(Rejection { reason, message }) => {
                 tracing::warn!(%pod, reason, message, "rejected");
@@ -294,7 +300,9 @@ impl Dispatcher {
         let listed = self.listed.iter().flat_map(BTreeMap::values);
         let orphans: Vec<RuntimePod> = listed
             .filter(|pod| {
-                orphan::is_alive(pod) && !self.slots.contains_key(&pod.uid) && !self.waiting.contains_key(&pod.uid)
+                orphan::is_alive(&pod.observed)
+                    && !self.slots.contains_key(&pod.uid)
+                    && !self.waiting.contains_key(&pod.uid)
             })
             .cloned()
             .collect();

@@ -1,16 +1,16 @@
 //! Pods that the runtime has and nobody wants: what was deleted while no kubelet ran.
 
 use crate::pod::{Pod, PodError, Source};
-use crate::runtime::{ContainerState, RuntimePod};
+use crate::runtime::{ContainerState, ObservedPod, RuntimePod};
 use k8s_openapi::api::core::v1 as api;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Whether anything of it has to be stopped; dead containers and sandboxes are left to garbage collection.
-pub(super) fn is_alive(pod: &RuntimePod) -> bool {
+/// Whether anything of a pod has to be stopped; dead containers and sandboxes are left to garbage collection.
+pub(super) fn is_alive(observed: &ObservedPod) -> bool {
     let running = |state: &ContainerState| matches!(state, ContainerState::Running { .. } | ContainerState::Unknown);
-    pod.observed.containers.iter().any(|container| running(&container.state))
-        || pod.observed.sandboxes.iter().any(|sandbox| sandbox.ready)
+    observed.containers.iter().any(|container| running(&container.state))
+        || observed.sandboxes.iter().any(|sandbox| sandbox.ready)
 }
 
 /// As much of its object as can be told from labels and annotations: enough to end it as it wanted to be ended.

@@ -3,6 +3,7 @@
 use super::host::Obstacle;
 use super::pod::Worker;
 use super::sync::Stuck;
+use crate::admission;
 use crate::api::events::Kind;
 use crate::plan::{Failure, Start, Waiting};
 use crate::runtime::RuntimeError;
@@ -14,6 +15,8 @@ use tokio::time::Instant;
 /// The reasons of containers that can't be made and can't be started.
 const CREATE_ERROR: &str = "CreateContainerError";
 const RUN_ERROR: &str = "RunContainerError";
+/// The reason of containers that ask for something that is not built.
+const UNSUPPORTED: &str = "CreateContainerConfigError";
 /// The reason of an image that could not be pulled just now, and how long it is shown.
 const PULL_ERROR: &str = "ErrImagePull";
 const SHOW_BACK_OFF: Duration = Duration::from_secs(5);
@@ -50,6 +53,9 @@ impl Worker {
     }
 
     async fn make_and_start(&mut self, start: &Start, container: &Container) -> Result<(), Obstacle> {
+        if let Some(refused) = admission::unsupported(&self.pod) {
+            return Err(Obstacle { reason: UNSUPPORTED, message: refused.message, retry_at: None });
+        }
         let sandbox = self.observed.sandboxes.iter().find(|sandbox| sandbox.id == start.sandbox);
         let (attempt, ips) = sandbox.map_or((0, Vec::new()), |sandbox| (sandbox.attempt, sandbox.ips.clone()));
         let sandbox_config = self.sandbox_config(attempt).await?;

@@ -2,6 +2,7 @@
 
 use super::host::Obstacle;
 use super::pod::{Next, Worker};
+use crate::admission;
 use crate::api::events::Kind;
 use crate::plan::{self, Action, Desired, End, Failed, Kill, Verdict};
 use crate::pod::Role;
@@ -158,11 +159,15 @@ impl Worker {
 
     /// Makes the sandbox; beside it the volumes are mounted and the first images pulled.
     async fn create_sandbox(&mut self, attempt: u32, replaces: bool) -> Result<(), Stuck> {
+        // What ran when the kubelet came was left alone; anew it is not made without what it asks for.
+        if let Some(refused) = admission::unsupported(&self.pod) {
+            return Err(self.sandbox_failed("FailedCreatePodSandBox", &refused.message));
+        }
+        self.network_is_ready()?;
         if replaces {
             let message = "Pod sandbox changed, it will be killed and re-created.";
             self.context.recorder.pod(&self.pod, Kind::Normal, "SandboxChanged", message);
         }
-        self.network_is_ready()?;
         let config = match self.sandbox_config(attempt).await {
             Ok(config) => config,
             Err(obstacle) => return Err(self.sandbox_failed(obstacle.reason, &obstacle.message)),
@@ -206,8 +211,9 @@ impl Worker {
 
     /// The config of the present sandbox, made once.
     pub(super) async fn sandbox_config(&mut self, attempt: u32) -> Result<proto::PodSandboxConfig, Obstacle> {
-        if let Some((of, config)) = self.sandbox_config.as_ref().filter(|(of, _)| *of == attempt) {
-            debug_assert_eq!(*of, attempt, "filtered");
+        if let Some((of, config)) = &self.sandbox_config
+            && *of == attempt
+        {
             return Ok(config.clone());
         }
         let config = self.context.host.sandbox_config(&self.pod, attempt).await?;

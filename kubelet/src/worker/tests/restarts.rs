@@ -189,3 +189,40 @@ async fn a_back_off_goes_on_over_a_restart_and_is_not_told_again() {
     stage.pass(5).await;
     assert_eq!(stage.calls(), ["start web"]);
 }
+
+/// A pod that asks for something that this kubelet does not build.
+fn sandboxed() -> Pod {
+    pod("web", json!({"runtimeClassName": "gvisor", "containers": [{"name": "web", "image": "i"}]}))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_made_anew_after_a_reboot_is_asked_again_whether_it_is_built() {
+    let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
+    let web = sandboxed();
+    let runtime = running(&clock, &spec::container_hash(&web.spec().containers[0]));
+    runtime.exit("web", 137);
+    runtime.kill_sandboxes();
+    let stage = Stage::with(runtime, FakeHost::default(), clock, Arc::new(|_, _| Ok(()))).await;
+    stage.wants(&[&web]).await;
+    stage.pass(60).await;
+    assert!(stage.calls().is_empty());
+    assert_eq!(stage.status(&web).phase.as_deref(), Some("Failed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_is_left_alone_and_never_made_anew_without_what_it_asks_for() {
+    let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
+    let web = sandboxed();
+    let runtime = running(&clock, &spec::container_hash(&web.spec().containers[0]));
+    let mut stage = Stage::with(runtime, FakeHost::default(), clock, Arc::new(|_, _| Ok(()))).await;
+    stage.wants(&[&web]).await;
+    stage.pass(60).await;
+    assert!(stage.calls().is_empty());
+    assert_eq!(stage.state(&web, "web"), "running");
+    stage.runtime.exit("web", 1);
+    stage.pass(1).await;
+    assert!(stage.told().iter().any(|event| event.contains("runtimeClassName")));
+    stage.runtime.kill_sandboxes();
+    stage.pass(120).await;
+    assert!(!stage.calls().iter().any(|call| call.starts_with("sandbox") || call.starts_with("start")));
+}
