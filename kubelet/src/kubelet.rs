@@ -132,6 +132,8 @@ struct Pods {
     writer: Writer,
     /// Counts pods that came and went.
     changes: watch::Sender<u64>,
+    /// Whether every source of pods has said all it has.
+    heard: watch::Sender<bool>,
 }
 
 impl Parts {
@@ -226,7 +228,8 @@ impl Parts {
             health: self.health.subscribe(),
             metrics: self.metrics.clone(),
         });
-        Ok(Pods { cgroups, volumes, host, probes, mirrors, writer, changes: watch::Sender::new(0) })
+        let (changes, heard) = (watch::Sender::new(0), watch::Sender::new(false));
+        Ok(Pods { cgroups, volumes, host, probes, mirrors, writer, changes, heard })
     }
 
     /// Starts what brings pods to life: relists, sources, the dispatcher with its workers.
@@ -245,14 +248,15 @@ impl Parts {
         let inputs = DispatcherInputs { updates, wakes, news };
         let context = self.context(pods);
         let gate = self.gate(node);
-        let (runtime, config, changes) = (self.runtime.clone(), self.config.clone(), pods.changes.clone());
+        let (runtime, config) = (self.runtime.clone(), self.config.clone());
+        let (changes, heard) = (pods.changes.clone(), pods.heard.clone());
         tasks.spawn(async move {
             let info = match info {
                 Some(info) => info,
                 None => runtime_info(&*runtime).await,
             };
             let context = Context { runtime_name: info.name.into(), ..context };
-            Dispatcher::new(context, gate, sources::expected(&config), changes).run(inputs).await;
+            Dispatcher::new(context, gate, sources::expected(&config), changes, heard).run(inputs).await;
         });
     }
 

@@ -91,7 +91,8 @@ impl Cgroups {
         Cgroups::in_layout(layout, &config.limits, capacity, usage::pid_max())
     }
 
-    fn in_layout(
+    /// As [`Self::open`], in a layout that is known.
+    pub(crate) fn in_layout(
         layout: Layout,
         settings: &Limits,
         capacity: &BTreeMap<String, Quantity>,

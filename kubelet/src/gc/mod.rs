@@ -1,6 +1,9 @@
 //! What is removed because nothing needs it any more: dead containers, sandboxes, folders, cgroups, links and logs. Images
 //! are another issue's.
 //!
+//! Nothing goes before every source was heard, and what a pod left on disk goes only if there is no such pod at that very
+//! moment: taking one pod down may take minutes, in which others come, also under the UID of one that went.
+//!
 //! [`plan`] is pure: what the runtime has and which pods there are → what goes. A pass is made when pods came or went, and
 //! once a minute.
 
@@ -8,6 +11,8 @@ pub(crate) mod logs;
 mod orphans;
 mod plan;
 mod rotate;
+#[cfg(test)]
+mod tests;
 
 use crate::cgroups::Cgroups;
 use crate::clock::Clock;
@@ -36,7 +41,9 @@ pub(crate) struct Collector {
     pub(crate) table: PodTable,
     pub(crate) volumes: Volumes,
     pub(crate) cgroups: Arc<Cgroups>,
-    /// Counts pods that came and went; 0 until the first ones were dispatched.
+    /// Whether every source has said all the pods it has: before, pods that are not known may well be wanted.
+    pub(crate) heard: watch::Receiver<bool>,
+    /// Counts pods that came and went.
     pub(crate) changes: watch::Receiver<u64>,
     pub(crate) clock: Clock,
 }
@@ -68,12 +75,15 @@ pub(crate) async fn run(mut collector: Collector) {
 
 impl Collector {
     async fn pass(&self) {
+        if !*self.heard.borrow() {
+            return;
+        }
         let Some((pods, known)) = self.look().await else { return };
         let garbage = plan::garbage(&pods, |uid| known.contains(uid));
         self.remove(&garbage).await;
         // Folders and logs of a pod go when the runtime has nothing of it any more.
-        let Some((pods, known)) = self.look().await else { return };
-        self.collect_orphans(&pods, &known).await;
+        let Some((pods, _)) = self.look().await else { return };
+        self.collect_orphans(&pods).await;
     }
 
     /// What the runtime has, and which pods there are.

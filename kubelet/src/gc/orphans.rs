@@ -6,23 +6,22 @@ use crate::runtime::RuntimePod;
 use crate::spec::files;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use sys::rootfd::RootFd;
 
 impl Collector {
-    /// Removes what is left of pods that are neither known nor in the runtime.
-    pub(super) async fn collect_orphans(&self, pods: &[RuntimePod], known: &BTreeSet<PodUid>) {
-        if *self.changes.borrow() == 0 && !known.is_empty() {
-            return;
-        }
-        let in_use = |uid: &PodUid| known.contains(uid) || pods.iter().any(|pod| pod.uid == *uid);
-        self.folders(&in_use).await;
-        self.cgroups(&in_use).await;
+    /// Removes what is left of pods that are neither in the runtime, which had these, nor known. Whether a pod is known is
+    /// asked before each step, for it may have come since the last one.
+    pub(super) async fn collect_orphans(&self, pods: &[RuntimePod]) {
+        let listed: BTreeSet<PodUid> = pods.iter().map(|pod| pod.uid.clone()).collect();
+        let table = self.table.clone();
+        let in_use = Arc::new(move |uid: &PodUid| listed.contains(uid) || table.get(uid).is_some());
+        self.folders(&*in_use).await;
+        self.cgroups(in_use.clone()).await;
         let logs = self.config.pod_logs.clone();
         let links = self.config.container_logs.clone();
-        let owners: BTreeSet<String> =
-            known.iter().chain(pods.iter().map(|pod| &pod.uid)).map(ToString::to_string).collect();
         let sweep = move || {
-            remove_log_folders(&logs, &owners);
+            remove_log_folders(&logs, &*in_use);
             remove_dangling_links(&links);
         };
         if let Err(error) = tokio::task::spawn_blocking(sweep).await {
@@ -30,7 +29,7 @@ impl Collector {
         }
     }
 
-    async fn folders(&self, in_use: &impl Fn(&PodUid) -> bool) {
+    async fn folders(&self, in_use: impl Fn(&PodUid) -> bool) {
         let on_disk = match self.volumes.pods_on_disk().await {
             Ok(on_disk) => on_disk,
             Err(error) => {
@@ -38,9 +37,15 @@ impl Collector {
                 return;
             }
         };
-        for uid in on_disk.iter().filter(|uid| !in_use(uid)) {
+        for uid in &on_disk {
+            if in_use(uid) {
+                continue;
+            }
             if let Err(error) = self.volumes.unmount(uid).await {
                 tracing::warn!(%uid, %error, "the volumes of a pod that is gone are not taken down");
+                continue;
+            }
+            if in_use(uid) {
                 continue;
             }
             let (config, owned) = (self.config.clone(), uid.clone());
@@ -51,26 +56,26 @@ impl Collector {
         }
     }
 
-    async fn cgroups(&self, in_use: &impl Fn(&PodUid) -> bool) {
+    async fn cgroups(&self, in_use: Arc<impl Fn(&PodUid) -> bool + Send + Sync + 'static>) {
         let cgroups = self.cgroups.clone();
         let Ok(Ok(pods)) = tokio::task::spawn_blocking(move || cgroups.pods()).await else { return };
-        for uid in pods.into_iter().filter(|uid| !in_use(uid)) {
-            let cgroups = self.cgroups.clone();
-            let removed = tokio::task::spawn_blocking(move || cgroups.remove_pod(&uid)).await;
-            if let Ok(Err(error)) = removed {
+        for uid in pods {
+            let (cgroups, in_use) = (self.cgroups.clone(), in_use.clone());
+            let remove = move || if in_use(&uid) { Ok(()) } else { cgroups.remove_pod(&uid) };
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(remove).await {
                 tracing::warn!(%error, "the cgroup of a pod that is gone is not removed");
             }
         }
     }
 }
 
-/// Removes log folders `<namespace>_<name>_<uid>` of pods that are not among the owners. Blocks.
-fn remove_log_folders(logs: &Path, owners: &BTreeSet<String>) {
+/// Removes log folders `<namespace>_<name>_<uid>` of pods that are not in use. Blocks.
+fn remove_log_folders(logs: &Path, in_use: impl Fn(&PodUid) -> bool) {
     let Ok(root) = RootFd::open(logs) else { return };
     for name in names(logs) {
         // Neither namespaces nor names hold underscores.
         let Some(uid) = name.rsplit('_').next().filter(|_| name.matches('_').count() == 2) else { continue };
-        if PodUid::parse(uid).is_err() || owners.contains(uid) {
+        if PodUid::parse(uid).map_or(true, |uid| in_use(&uid)) {
             continue;
         }
         if let Err(error) = root.remove_all(Path::new(&name)) {
@@ -112,7 +117,7 @@ mod tests {
             std::fs::File::create(container.join("0.log")).unwrap();
             symlink(container.join("0.log"), links.join(format!("{pod}.log"))).unwrap();
         }
-        remove_log_folders(&logs, &BTreeSet::from(["u-1".to_owned()]));
+        remove_log_folders(&logs, |uid| uid.as_str() == "u-1");
         remove_dangling_links(&links);
         let sorted = |folder: &Path| {
             let mut names = names(folder);

@@ -28,6 +28,7 @@ pub(super) fn start(tasks: &mut JoinSet<()>, parts: &Parts, pods: &Pods, wake: &
         table: parts.table.clone(),
         volumes: pods.volumes.clone(),
         cgroups: pods.cgroups.clone(),
+        heard: pods.heard.subscribe(),
         changes: pods.changes.subscribe(),
         clock: parts.clock.clone(),
     }));

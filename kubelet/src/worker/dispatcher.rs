@@ -57,6 +57,8 @@ pub(crate) struct Dispatcher {
     listed: Option<BTreeMap<PodUid, RuntimePod>>,
     /// Counts pods that came and went.
     changes: watch::Sender<u64>,
+    /// Whether every source has said all it has.
+    heard: watch::Sender<bool>,
 }
 
 /// A pod's worker, from outside.
@@ -69,12 +71,14 @@ struct Slot {
 }
 
 impl Dispatcher {
-    /// No pods yet. `expected` are the sources that will say all they have; `changes` is counted up when pods come or go.
+    /// No pods yet. `expected` are the sources that will say all they have; `changes` is counted up when pods come or go;
+    /// `heard` is told when all sources have.
     pub(crate) fn new(
         context: Context,
         gate: Gate,
         expected: impl IntoIterator<Item = Source>,
         changes: watch::Sender<u64>,
+        heard: watch::Sender<bool>,
     ) -> Dispatcher {
         Dispatcher {
             context,
@@ -87,6 +91,7 @@ impl Dispatcher {
             held_until: None,
             listed: None,
             changes,
+            heard,
         }
     }
 
@@ -186,6 +191,7 @@ impl Dispatcher {
                 if source == Source::Api {
                     self.begin_held();
                 }
+                self.heard.send_replace(self.unheard.is_empty());
                 self.end_orphans();
                 self.remove_orphaned_mirrors();
             }
