@@ -31,7 +31,7 @@ use k8s_openapi::api::core::v1::Node;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -242,10 +242,11 @@ impl Parts {
         info: Option<RuntimeInfo>,
     ) {
         let (news_sender, news) = mpsc::channel(NEWS);
-        let relist = runtime::relist::run(self.runtime.clone(), news_sender, self.health.clone(), self.metrics.clone());
-        tasks.spawn(relist);
+        let relist = Arc::new(Notify::new());
+        let (runtime, health, metrics) = (self.runtime.clone(), self.health.clone(), self.metrics.clone());
+        tasks.spawn(runtime::relist::run(runtime, relist.clone(), news_sender, health, metrics));
         let updates = sources::start(&self.config, &self.api, &pods.mirrors, &self.clock);
-        let inputs = DispatcherInputs { updates, wakes, news };
+        let inputs = DispatcherInputs { updates, wakes, news, relist };
         let context = self.context(pods);
         let gate = self.gate(node);
         let (runtime, config) = (self.runtime.clone(), self.config.clone());

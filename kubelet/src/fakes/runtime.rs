@@ -40,7 +40,7 @@ pub(crate) struct State {
     pub(crate) silent: bool,
     /// Whether it never answers who asks for them, as a server in Go that has none to tell.
     pub(crate) speechless: bool,
-    /// Whether StopContainer does nothing, and says that it did.
+    /// Whether StopContainer and StopPodSandbox do nothing, and say that they did.
     pub(crate) deaf: bool,
     /// What StatusResponse says of the network.
     pub(crate) without_network: bool,
@@ -312,6 +312,9 @@ impl Runtime for FakeRuntime {
     fn stop_sandbox<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<()>> {
         let answer = self.call("StopPodSandbox", Some("stop sandbox".to_owned())).map(|mut state| {
             let now = self.clock.now().wall;
+            if state.deaf {
+                return;
+            }
             state.sandboxes.iter_mut().filter(|(_, it)| it.id == id).for_each(|(_, it)| it.ready = false);
             let left = state.containers.iter_mut().filter(|(_, it)| it.sandbox_id == id);
             left.filter(|(_, it)| matches!(it.state, ContainerState::Running { .. }))

@@ -55,6 +55,23 @@ impl Lifecycle {
         }
     }
 
+    /// Something of a pod that was finished runs: a sandbox that took long to be made. It has to go as the others went.
+    pub fn reopen(&mut self, alive: bool, now: Instant) {
+        if let Lifecycle::Finished { why } = self
+            && alive
+        {
+            *self = Lifecycle::Terminating { why: why.clone(), since: now, grace: Duration::ZERO };
+        }
+    }
+
+    /// When the grace of its containers is over, while they are stopped.
+    pub fn ends_by(&self) -> Option<Instant> {
+        match self {
+            Lifecycle::Terminating { since, grace, .. } => Some(*since + *grace),
+            _ => None,
+        }
+    }
+
     /// Why it ends, if it does.
     pub fn why(&self) -> Option<&Termination> {
         match self {

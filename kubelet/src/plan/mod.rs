@@ -81,6 +81,18 @@ pub enum Action {
     Start(Start),
 }
 
+impl Action {
+    /// Whether this does again what that did, whatever time it has for it.
+    pub fn repeats(&self, other: &Action) -> bool {
+        match (self, other) {
+            (Action::Kill(these), Action::Kill(those)) => {
+                these.iter().map(|kill| &kill.id).eq(those.iter().map(|kill| &kill.id))
+            }
+            (this, that) => this == that,
+        }
+    }
+}
+
 /// A container to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kill {

@@ -12,7 +12,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 
 /// How often everything is listed beside events, and without.
@@ -49,9 +49,10 @@ enum Heard {
     Gap,
 }
 
-/// Lists and listens until nobody hears the news any more.
+/// Lists and listens until nobody hears the news any more; lists soon when `asked` to.
 pub(crate) async fn run(
     runtime: Arc<dyn Runtime>,
+    asked: Arc<Notify>,
     news: mpsc::Sender<News>,
     health: Arc<watch::Sender<Health>>,
     metrics: Metrics,
@@ -62,7 +63,7 @@ pub(crate) async fn run(
             return;
         }
         let period = if matches!(events, Events::Open(_)) { WITH_EVENTS } else { WITHOUT_EVENTS };
-        if !hear(&mut events, &runtime, &news, Instant::now() + period).await {
+        if !hear(&mut events, &runtime, &asked, &news, Instant::now() + period).await {
             return;
         }
     }
@@ -91,9 +92,17 @@ async fn list(
 }
 
 /// Passes events on until it is time to list again. False if nobody listens any more.
-async fn hear(events: &mut Events, runtime: &Arc<dyn Runtime>, news: &mpsc::Sender<News>, until: Instant) -> bool {
+async fn hear(
+    events: &mut Events,
+    runtime: &Arc<dyn Runtime>,
+    asked: &Notify,
+    news: &mpsc::Sender<News>,
+    mut until: Instant,
+) -> bool {
     loop {
         tokio::select! {
+            // However many ask, and however often.
+            () = asked.notified() => until = until.min(Instant::now() + WITHOUT_EVENTS),
             heard = events.next(runtime) => match heard {
                 Heard::Changed(uid) => if news.send(News::Changed(uid)).await.is_err() { return false },
                 Heard::Gap => return true,

@@ -17,7 +17,7 @@ use crate::table::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -36,6 +36,8 @@ pub(crate) struct Inputs {
     pub(crate) wakes: mpsc::UnboundedReceiver<PodUid>,
     /// What the runtime has.
     pub(crate) news: mpsc::Receiver<News>,
+    /// Asks for a list of it.
+    pub(crate) relist: Arc<Notify>,
 }
 
 /// The dispatcher.
@@ -105,7 +107,7 @@ impl Dispatcher {
             let ready = answered && self.listed.is_some();
             tokio::select! {
                 news = inputs.news.recv() => match news {
-                    Some(news) => self.hear(news),
+                    Some(news) => self.hear(news, &inputs.relist),
                     None => return,
                 },
                 update = inputs.updates.recv(), if ready => match update {
@@ -141,11 +143,14 @@ impl Dispatcher {
         }
     }
 
-    fn hear(&mut self, news: News) {
+    fn hear(&mut self, news: News, relist: &Notify) {
         match news {
             News::Changed(uid) => {
                 if let Some(slot) = self.slots.get(&uid) {
                     slot.orders.send_modify(|order| order.seen += 1);
+                } else {
+                    // A sandbox that took so long that its pod is gone.
+                    relist.notify_one();
                 }
             }
             News::All(pods) => {

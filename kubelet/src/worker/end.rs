@@ -1,15 +1,18 @@
 //! Ending a pod, to the end: probes, containers, sandbox, volumes, cgroup, status, object.
 
 use super::pod::{Next, Worker};
-use super::sync::Stuck;
+use super::sync::{Stuck, stop};
 use crate::api::events::Kind;
 use crate::plan::{self, Action, Lifecycle};
 use crate::status::Termination;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// How soon a step of an end is tried again.
 const RETRY: Duration = Duration::from_secs(2);
+/// How long a sandbox that is being made holds up the end of its pod.
+const CREATION_PATIENCE: Duration = Duration::from_secs(10);
 /// A worker with nothing left to do looks again so rarely that it costs nothing.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -27,30 +30,54 @@ impl Worker {
             self.lifecycle = Lifecycle::Terminated { why };
             return Next::Now;
         }
-        let mut orders = self.orders.clone();
-        let end = since + grace;
-        // Somebody who can't wait any longer deletes again with less grace.
-        let sooner = orders.wait_for(|order| order.stop.is_some_and(|grace| Instant::now() + grace < end));
-        let stopped = tokio::select! {
-            biased;
-            stopped = self.stop(&actions) => stopped,
-            _ = sooner => return Next::Now,
-        };
-        match stopped {
-            Ok(()) => Next::Now,
-            Err(Stuck(_)) => self.after(RETRY),
-        }
-    }
-
-    async fn stop(&mut self, actions: &[Action]) -> Result<(), Stuck> {
-        for action in actions {
-            match action {
-                Action::Kill(kills) => self.kill(kills).await?,
-                Action::StopSandbox { id } => self.stop_sandbox(id).await?,
-                Action::RemoveContainer { .. } | Action::CreateSandbox { .. } | Action::Start(_) => {}
+        // A runtime that says it did what it did not is asked again, but not at once.
+        let in_vain = self.did_before(&actions);
+        for action in &actions {
+            match self.stop_and_look(action, since + grace).await {
+                Some(Ok(())) => {}
+                Some(Err(Stuck(_))) => return self.after(RETRY),
+                None => return Next::Now,
             }
         }
-        Ok(())
+        if in_vain { self.after(RETRY) } else { Next::Now }
+    }
+
+    /// Stops something, and tells what happens to the pod meanwhile: the grace may be an hour, in which containers end and
+    /// probes fail. `None` if the pod has to end sooner than `end`.
+    async fn stop_and_look(&mut self, action: &Action, end: Instant) -> Option<Result<(), Stuck>> {
+        if let Action::Kill(kills) = action {
+            self.announce(kills);
+        }
+        let mut stopping = pin!(stop(self.context.runtime.clone(), action.clone()));
+        let outcomes = loop {
+            tokio::select! {
+                biased;
+                outcomes = &mut stopping => break outcomes,
+                changed = self.orders.changed() => {
+                    if changed.is_err() {
+                        break stopping.await;
+                    }
+                    self.obey();
+                    // Somebody who can't wait any longer deleted it again, with less grace.
+                    if self.lifecycle.ends_by().is_some_and(|by| by < end) {
+                        return None;
+                    }
+                    if self.observe().await.is_ok() {
+                        self.tell().await;
+                    }
+                }
+            }
+        };
+        Some(outcomes.into_iter().try_for_each(|outcome| self.done("stop", outcome)))
+    }
+
+    /// Waits for a sandbox that was being made when the pod began to end, so that it is seen and stopped; not for long. One
+    /// that comes later is found when the runtime tells of it.
+    pub(super) async fn settle(&mut self) {
+        if let Some(creation) = self.creation.take() {
+            // What came of it is seen next.
+            let _ = tokio::time::timeout(CREATION_PATIENCE, creation).await;
+        }
     }
 
     /// Nothing runs any more: gives back what the pod had of the machine.

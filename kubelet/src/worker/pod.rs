@@ -1,8 +1,8 @@
 //! The worker of one pod: observe, plan, act, tell, wait; until nothing is left of it and nobody knows it any more.
 
 use super::order::Order;
-use super::{Context, host};
-use crate::plan::{Lifecycle, Memory, Waiting};
+use super::{Context, host, orphan};
+use crate::plan::{Action, Lifecycle, Memory, Waiting};
 use crate::pod::{Pod, PodUid};
 use crate::runtime::ObservedPod;
 use crate::spec;
@@ -46,6 +46,10 @@ pub(super) struct Worker {
     pub(super) sandbox_config: Option<(u32, proto::PodSandboxConfig)>,
     /// Images that are fetched while the sandbox is made, by the container's name.
     pub(super) images: BTreeMap<String, AbortOnDropHandle<host::Result<proto::Image>>>,
+    /// The sandbox that is being made.
+    pub(super) creation: Option<AbortOnDropHandle<crate::runtime::Result<String>>>,
+    /// What was done last to end something.
+    pub(super) acted: Vec<Action>,
     /// When its volumes were last brought up to date.
     pub(super) mounted_at: Option<Instant>,
     /// What makes its mirror be as it should.
@@ -101,6 +105,8 @@ impl Worker {
             last_words: BTreeMap::new(),
             sandbox_config: None,
             images: BTreeMap::new(),
+            creation: None,
+            acted: Vec::new(),
             mounted_at: None,
             mirroring: None,
             mount_failures: 0,
@@ -140,7 +146,7 @@ impl Worker {
     }
 
     /// Takes the newest order.
-    fn obey(&mut self) {
+    pub(super) fn obey(&mut self) {
         let order = self.orders.borrow_and_update().clone();
         let same = self.pod.wants_the_same(&order.pod) && self.started;
         self.pod = order.pod.clone();
@@ -170,12 +176,16 @@ impl Worker {
 
     /// One round: what is, what should be, what to do about it.
     async fn round(&mut self) -> Next {
-        if !matches!(self.lifecycle, Lifecycle::Finished { .. })
-            && let Err(error) = self.observe().await
-        {
+        if !matches!(self.lifecycle, Lifecycle::Syncing) {
+            self.settle().await;
+        }
+        let leaves = matches!(self.lifecycle, Lifecycle::Finished { .. }) && self.orders.borrow().gone;
+        if !leaves && let Err(error) = self.observe().await {
             tracing::debug!(%error, "the pod can't be observed");
             return self.after(RUNTIME_RETRY);
         }
+
+        self.lifecycle.reopen(orphan::is_alive(&self.observed) && !leaves, Instant::now());
         let started = Instant::now();
         let ran = !self.observed.sandboxes.is_empty();
         let (next, operation) = match self.lifecycle.clone() {

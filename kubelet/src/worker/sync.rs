@@ -7,9 +7,10 @@ use crate::api::events::Kind;
 use crate::plan::{self, Action, Desired, End, Failed, Kill, Verdict};
 use crate::pod::Role;
 use crate::probes;
-use crate::runtime::RuntimeError;
+use crate::runtime::{self, Runtime, RuntimeError};
 use crate::status::Termination;
 use futures_util::future::join_all;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -136,11 +137,12 @@ impl Worker {
         let mut stuck: Option<Stuck> = None;
         for action in actions {
             let done = match action {
-                Action::Kill(kills) => self.kill(kills).await,
-                Action::StopSandbox { id } => self.stop_sandbox(id).await,
-                Action::RemoveContainer { id } => {
-                    let removed = self.context.runtime.remove_container(id).await;
-                    self.done("remove", removed)
+                Action::Kill(_) | Action::StopSandbox { .. } | Action::RemoveContainer { .. } => {
+                    if let Action::Kill(kills) = action {
+                        self.announce(kills);
+                    }
+                    let outcomes = stop(self.context.runtime.clone(), action.clone()).await;
+                    outcomes.into_iter().try_for_each(|outcome| self.done("stop", outcome))
                 }
                 Action::CreateSandbox { attempt, replaces } => self.create_sandbox(*attempt, *replaces).await,
                 Action::Start(start) => {
@@ -176,7 +178,13 @@ impl Worker {
         let context = self.context.clone();
         let pod = self.pod.clone();
         self.fetch_images(&config);
-        let (created, mounted) = tokio::join!(context.runtime.run_sandbox(&config, ""), context.host.mount(&pod));
+        // In a task of its own: should the pod have to end meanwhile, the sandbox is waited for.
+        let runtime = context.runtime.clone();
+        let creation = async move { runtime.run_sandbox(&config, "").await };
+        let creation = self.creation.insert(AbortOnDropHandle::new(tokio::spawn(creation.in_current_span())));
+        let (created, mounted) = tokio::join!(creation, context.host.mount(&pod));
+        self.creation = None;
+        let created = created.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
         context.metrics.sandbox_started("", began.elapsed(), created.is_ok());
         if let Err(error) = created {
             return Err(self.sandbox_failed("FailedCreatePodSandBox", &error.message));
@@ -255,8 +263,16 @@ impl Worker {
         Stuck(at)
     }
 
-    /// Stops containers at the same time, each with the time that is left to it.
-    pub(super) async fn kill(&mut self, kills: &[Kill]) -> Result<(), Stuck> {
+    /// Whether these were the last actions too; remembers them.
+    pub(super) fn did_before(&mut self, actions: &[Action]) -> bool {
+        let same =
+            self.acted.len() == actions.len() && self.acted.iter().zip(actions).all(|(old, new)| new.repeats(old));
+        self.acted = actions.to_vec();
+        same
+    }
+
+    /// Tells of containers that are stopped, once of each.
+    pub(super) fn announce(&mut self, kills: &[Kill]) {
         for kill in kills {
             if self.announced.insert(("Killing", kill.id.clone()))
                 && let Some((role, _)) = self.pod.container(&kill.name)
@@ -265,23 +281,10 @@ impl Worker {
                 recorder.container(&self.pod, role, &kill.name, Kind::Normal, "Killing", kill.message.clone());
             }
         }
-        let stops = kills.iter().map(|kill| {
-            // Nobody gets less than two seconds, and the CRI counts whole ones.
-            let left = kill.until.saturating_duration_since(Instant::now()).max(Duration::from_secs(2));
-            let whole = Duration::from_secs(left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX));
-            self.context.runtime.stop_container(&kill.id, whole)
-        });
-        let outcomes = join_all(stops).await;
-        outcomes.into_iter().try_for_each(|stopped| self.done("stop", stopped))
-    }
-
-    pub(super) async fn stop_sandbox(&mut self, id: &str) -> Result<(), Stuck> {
-        let stopped = self.context.runtime.stop_sandbox(id).await;
-        self.done("stop", stopped)
     }
 
     /// What is gone already needs nothing more.
-    fn done(&self, verb: &str, outcome: crate::runtime::Result<()>) -> Result<(), Stuck> {
+    pub(super) fn done(&self, verb: &str, outcome: crate::runtime::Result<()>) -> Result<(), Stuck> {
         match outcome {
             Ok(()) => Ok(()),
             Err(RuntimeError { code: tonic::Code::NotFound, .. }) => Ok(()),
@@ -316,6 +319,26 @@ impl Worker {
             );
             self.context.recorder.container(&self.pod, role, &name, Kind::Warning, "BackOff", message);
         }
+    }
+}
+
+/// Does what ends something, and needs nothing of the worker for it: what came of each. Containers are stopped at the same
+/// time, each with the time that is left to it.
+pub(super) async fn stop(runtime: Arc<dyn Runtime>, action: Action) -> Vec<runtime::Result<()>> {
+    match action {
+        Action::Kill(kills) => {
+            let stops = kills.iter().map(|kill| {
+                // Nobody gets less than two seconds, and the CRI counts whole ones.
+                let left = kill.until.saturating_duration_since(Instant::now()).max(Duration::from_secs(2));
+                let whole = Duration::from_secs(left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX));
+                runtime.stop_container(&kill.id, whole)
+            });
+            join_all(stops).await
+        }
+        Action::StopSandbox { id } => vec![runtime.stop_sandbox(&id).await],
+        Action::RemoveContainer { id } => vec![runtime.remove_container(&id).await],
+        // They end nothing.
+        Action::CreateSandbox { .. } | Action::Start(_) => Vec::new(),
     }
 }
 

@@ -57,15 +57,81 @@ async fn a_forced_deletion_cuts_the_grace_period_short() {
     assert_eq!(stage.told(), ["Killing: Stopping container web"], "told once");
 }
 
+/// Whether what the pod had of the machine was given back.
+fn is_released(stage: &Stage) -> bool {
+    stage.host.state().calls.last().is_some_and(|call| call == "release")
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_deletion_does_not_wait_for_a_sandbox_that_is_being_made() {
+async fn a_sandbox_that_is_being_made_is_stopped_before_its_pod_is_given_up() {
+    let stage = Stage::new().await;
+    stage.runtime.state().sandbox_takes = Duration::from_secs(5);
+    let web = web();
+    stage.wants(&[&web]).await;
+    stage.upsert(&deleted(&web, 30)).await;
+    assert!(!is_released(&stage));
+    stage.pass(5).await;
+    assert_eq!(stage.calls(), ["sandbox 0", "stop sandbox"]);
+    assert!(is_released(&stage));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_does_not_wait_long_for_a_sandbox_that_is_being_made() {
     let stage = Stage::new().await;
     stage.runtime.state().sandbox_takes = Duration::from_secs(100);
     let web = web();
     stage.wants(&[&web]).await;
     stage.upsert(&deleted(&web, 30)).await;
-    assert_eq!(stage.host.state().calls.last().map(String::as_str), Some("release"));
+    stage.pass(15).await;
+    assert!(is_released(&stage));
     assert!(stage.calls().is_empty());
+    stage.pass(90).await;
+    assert_eq!(stage.calls(), ["sandbox 0", "stop sandbox"], "it comes late, and is found");
+    assert!(is_released(&stage));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sandbox_that_comes_when_its_pod_is_gone_is_ended_at_once() {
+    let stage = Stage::new().await;
+    stage.runtime.state().sandbox_takes = Duration::from_secs(100);
+    let web = web();
+    stage.wants(&[&web]).await;
+    stage.upsert(&deleted(&web, 30)).await;
+    stage.pass(15).await;
+    stage.gone(&web).await;
+    assert!(stage.table.get(uid(&web)).is_none());
+    // 18 s have passed; the next list would come after two minutes.
+    stage.pass(84).await;
+    assert_eq!(stage.calls(), ["sandbox 0", "stop sandbox"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_to_a_pod_that_is_ending_is_told() {
+    let stage = Stage::new().await;
+    let pod = pod("web", json!({"containers": [{"name": "web"}, {"name": "db"}]}));
+    stage.wants(&[&pod]).await;
+    stage.runtime.state().stop_takes = Duration::from_secs(100);
+    stage.upsert(&deleted(&pod, 600)).await;
+    stage.runtime.exit("db", 3);
+    stage.pass(1).await;
+    assert_eq!((stage.state(&pod, "web").as_str(), stage.state(&pod, "db").as_str()), ("running", "terminated 3"));
+    assert!(!stage.container(&pod, "db").ready);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_that_says_it_stopped_what_still_runs_is_asked_again_now_and_then() {
+    let stage = Stage::new().await;
+    let web = web();
+    stage.wants(&[&web]).await;
+    stage.calls();
+    stage.runtime.state().deaf = true;
+    stage.upsert(&deleted(&web, 0)).await;
+    stage.pass(60).await;
+    let asked = stage.calls().iter().filter(|call| *call == "stop web 2").count();
+    assert!((10..40).contains(&asked), "asked {asked} times");
+    stage.runtime.state().deaf = false;
+    stage.pass(3).await;
+    assert!(is_released(&stage));
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,7 +27,7 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, PodStat
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -81,10 +81,11 @@ impl Stage {
         };
         let mut tasks = JoinSet::new();
         let (news_sender, news) = mpsc::channel(64);
+        let relist = Arc::new(Notify::new());
         tasks.spawn(runtime::watch_health(shared.clone(), health.clone(), |_| None));
-        tasks.spawn(runtime::relist::run(shared, news_sender, health, metrics));
+        tasks.spawn(runtime::relist::run(shared, relist.clone(), news_sender, health, metrics));
         let (updates, receiver) = mpsc::channel(64);
-        let inputs = DispatcherInputs { updates: receiver, wakes, news };
+        let inputs = DispatcherInputs { updates: receiver, wakes, news, relist };
         let dispatcher = Dispatcher::new(context, gate, [Source::Api], watch::Sender::new(0), watch::Sender::new(false));
         tasks.spawn(dispatcher.run(inputs));
         let stage = Stage { runtime, host, api: fake_api, mirrors, table, updates, events, wake, _tasks: tasks };
