@@ -5,7 +5,7 @@
 //!   Syncing ──────────────────────────▶ Terminating ────────────▶ Terminated ──────────────▶ Finished
 //! ```
 //!
-//! There is no way back: a pod that once began to end is never started again under the same UID. What upstream keeps in
+//! There is no way back to Syncing: a pod that once began to end is never started again under the same UID. What upstream keeps in
 //! seven booleans and timestamps is the variant here.
 
 use crate::pod::Pod;
@@ -115,6 +115,16 @@ mod tests {
         let expected =
             Lifecycle::Terminating { why: Termination::Deleted, since: Instant::now(), grace: Duration::ZERO };
         assert_eq!(lifecycle, expected);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_runs_of_a_finished_pod_is_stopped() {
+        let mut lifecycle = Lifecycle::Finished { why: Termination::Completed };
+        lifecycle.reopen(false, Instant::now());
+        assert_eq!(lifecycle, Lifecycle::Finished { why: Termination::Completed });
+        lifecycle.reopen(true, Instant::now());
+        assert_eq!(lifecycle.ends_by(), Some(Instant::now()));
+        assert_eq!(lifecycle.why(), Some(&Termination::Completed));
     }
 
     #[tokio::test(start_paused = true)]

@@ -226,3 +226,20 @@ async fn what_runs_is_left_alone_and_never_made_anew_without_what_it_asks_for() 
     stage.pass(120).await;
     assert!(!stage.calls().iter().any(|call| call.starts_with("sandbox") || call.starts_with("start")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sandbox_that_can_not_be_replaced_yet_is_not_told_as_changed() {
+    let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().unwrap());
+    let web = web();
+    let runtime = running(&clock, &spec::container_hash(&web.spec().containers[0]));
+    runtime.exit("web", 137);
+    runtime.kill_sandboxes();
+    runtime.state().without_network = true;
+    let mut stage = Stage::with(runtime, FakeHost::default(), clock, Arc::new(|_, _| Ok(()))).await;
+    stage.wants(&[&web]).await;
+    stage.pass(30).await;
+    assert!(!stage.told().iter().any(|event| event.starts_with("SandboxChanged")));
+    stage.runtime.state().without_network = false;
+    stage.pass(10).await;
+    assert_eq!(stage.told().iter().filter(|event| event.starts_with("SandboxChanged")).count(), 1);
+}
