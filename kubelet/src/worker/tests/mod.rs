@@ -86,7 +86,8 @@ impl Stage {
         tasks.spawn(runtime::relist::run(shared, relist.clone(), news_sender, health, metrics));
         let (updates, receiver) = mpsc::channel(64);
         let inputs = DispatcherInputs { updates: receiver, wakes, news, relist };
-        let dispatcher = Dispatcher::new(context, gate, [Source::Api], watch::Sender::new(0), watch::Sender::new(false));
+        let dispatcher =
+            Dispatcher::new(context, gate, [Source::Api], watch::Sender::new(0), watch::Sender::new(false));
         tasks.spawn(dispatcher.run(inputs));
         let stage = Stage { runtime, host, api: fake_api, mirrors, table, updates, events, wake, _tasks: tasks };
         stage.pass(1).await;
