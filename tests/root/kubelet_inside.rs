@@ -1,107 +1,48 @@
 //! What a kubelet puts a pod into: its cgroups, and what its processes find around them. The node stands alone.
 
-use std::fs::{self, File};
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::fs;
 
 use serde_json::{Value, json};
-use tests::{CriDaemon, Registry, World, binary, eventually, images, write};
+use tests::{World, eventually, images};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::lone_node::{DEADLINE, Node};
 
-/// A kubelet that runs the pods of a folder, and the CRI below it.
-struct Node<'w> {
-    world: &'w World,
-    _daemon: CriDaemon<'w>,
-    _registry: Registry,
-    dir: PathBuf,
-    cgroup: String,
-    kubelet: Child,
+fn start(world: &World) -> Node<'_> {
+    let images = [("base", images::busybox()), ("app", images::busybox().with("User", "1234:1235"))];
+    Node::start(
+        world,
+        &images,
+        &json!({ "podPidsLimit": 77, "clusterDNS": ["10.96.0.10"], "clusterDomain": "cluster.local" }),
+    )
 }
 
-impl<'w> Node<'w> {
-    fn start(world: &'w World) -> Node<'w> {
-        let registry = Registry::start(world);
-        registry.add("base", "1", &images::busybox());
-        registry.add("app", "1", &images::busybox().with("User", "1234:1235"));
-        let daemon = CriDaemon::start(world);
-        daemon.mirror("registry.example", &registry.host());
-        let dir = world.new_dir("kubelet");
-        for folder in ["root", "pods", "manifests", "out"] {
-            fs::create_dir(dir.join(folder)).expect("the kubelet's directories");
-        }
-        let cgroup = world.cgroup("node");
-        for kept in ["kubepods", "kubepods/besteffort", "kubepods/burstable"] {
-            world.adopt_cgroup(&format!("{cgroup}/{kept}"));
-        }
-        let config = json!({
-            "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-            "healthzPort": 0, "cgroupDriver": "cgroupfs", "cgroupRoot": cgroup, "podPidsLimit": 77,
-            "failSwapOn": false, "failCgroupV1": false, "clusterDNS": ["10.96.0.10"], "clusterDomain": "cluster.local",
-            "authentication": { "webhook": { "enabled": false } }, "authorization": { "mode": "AlwaysAllow" },
-            "staticPodPath": dir.join("manifests"), "fileCheckFrequency": "1s", "podLogsDir": dir.join("pods"),
-            "evictionHard": { "memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%" },
-        });
-        write(&dir.join("config.yaml"), format!("{config:#}\n"));
-        let log = File::create(dir.join("log")).expect("the kubelet's log");
-        let mut command = world.command(binary("orlop"));
-        command.args(["--log-level", "info", "kubelet", "--hostname-override=alone"]);
-        command.arg("--config").arg(dir.join("config.yaml"));
-        command.arg(format!("--container-runtime-endpoint={}", daemon.endpoint()));
-        command.arg(format!("--root-dir={}", dir.join("root").display()));
-        command.arg(format!("--cert-dir={}", dir.join("pki").display()));
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("the kubelet's log")).stderr(log);
-        let kubelet = command.spawn().expect("start the kubelet");
-        Node { world, _daemon: daemon, _registry: registry, dir, cgroup, kubelet }
-    }
-
+impl Node<'_> {
     /// Runs a pod with one container, which sees `/out`.
-    fn run(&self, name: &str, container: &Value, spec: &Value) {
-        let mut pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" },
-            "spec": {
-                "terminationGracePeriodSeconds": 0,
-                "containers": [{
-                    "name": "main", "imagePullPolicy": "IfNotPresent",
-                    "volumeMounts": [{ "name": "out", "mountPath": "/out" }],
-                }],
-                "volumes": [{ "name": "out", "hostPath": { "path": self.dir.join("out"), "type": "Directory" } }],
-            },
+    fn run_container(&self, name: &str, container: &Value, spec: &Value) {
+        let mut all = json!({
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "main", "imagePullPolicy": "IfNotPresent",
+                "volumeMounts": [{ "name": "out", "mountPath": "/out" }],
+            }],
+            "volumes": [self.out()],
         });
         let add = |into: &mut Value, from: &Value| {
             into.as_object_mut().expect("an object").extend(from.as_object().expect("an object").clone());
         };
-        add(&mut pod["spec"], spec);
-        add(&mut pod["spec"]["containers"][0], container);
-        write(&self.manifest(name), pod.to_string());
+        add(&mut all, spec);
+        add(&mut all["containers"][0], container);
+        self.run_pod(name, &all);
     }
 
     /// Removes the pods' manifests, and waits until nothing of any pod is left.
     #[track_caller]
-    fn delete(&self, names: &[&str]) {
-        names.iter().for_each(|name| fs::remove_file(self.manifest(name)).expect("remove the manifest"));
+    fn delete_all(&self, names: &[&str]) {
+        names.iter().for_each(|name| self.delete(name));
         eventually("no cgroup of a pod is left", DEADLINE, || {
             let pods = self.pods();
             if pods.is_empty() { Ok(()) } else { Err(format!("{pods:?}\n{}", self.tail())) }
         });
-    }
-
-    fn manifest(&self, name: &str) -> PathBuf {
-        self.dir.join("manifests").join(format!("{name}.json"))
-    }
-
-    /// What a pod wrote to `/out/<file>`, once it has.
-    #[track_caller]
-    fn said(&self, file: &str) -> String {
-        let path = self.dir.join("out").join(file);
-        eventually(&format!("a pod writes {file}"), DEADLINE, || fs::read_to_string(&path).map_err(|_| self.tail()))
-    }
-
-    fn tail(&self) -> String {
-        let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
     /// A file of a cgroup below kubepods, on v1.
@@ -126,16 +67,6 @@ impl<'w> Node<'w> {
     }
 }
 
-impl Drop for Node<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the end of the kubelet's log:\n{}", self.tail());
-        }
-        let _already_gone = self.kubelet.kill();
-        let _reaped = self.kubelet.wait();
-    }
-}
-
 /// CAP_SYS_RESOURCE, bit 24 of `CapEff` (capabilities(7)).
 fn may_lower_oom_scores() -> bool {
     let status = fs::read_to_string("/proc/self/status").expect("our own status");
@@ -146,7 +77,7 @@ fn may_lower_oom_scores() -> bool {
 #[test]
 fn a_pod_s_cgroup_is_that_of_its_class_and_goes_with_it() {
     let world = World::enter();
-    let node = Node::start(&world);
+    let node = start(&world);
     for (name, resources) in [
         ("guaranteed", json!({ "limits": { "cpu": "200m", "memory": "64Mi" } })),
         ("burstable", json!({ "requests": { "cpu": "100m", "memory": "32Mi" } })),
@@ -159,7 +90,7 @@ fn a_pod_s_cgroup_is_that_of_its_class_and_goes_with_it() {
         let container = json!({
             "image": "registry.example/base:1", "command": ["sh", "-c", script], "resources": resources,
         });
-        node.run(name, &container, &json!({ "hostNetwork": true }));
+        node.run_container(name, &container, &json!({ "hostNetwork": true }));
     }
     let scores = ["guaranteed", "burstable", "besteffort"].map(|name| {
         let said = node.said(name);
@@ -191,30 +122,30 @@ fn a_pod_s_cgroup_is_that_of_its_class_and_goes_with_it() {
     let memory: u64 = node.limit("memory", "", "memory.limit_in_bytes").parse().expect("bytes");
     assert!(memory < 1 << 50, "all pods together have no limit of memory");
 
-    node.delete(&["guaranteed", "burstable", "besteffort"]);
+    node.delete_all(&["guaranteed", "burstable", "besteffort"]);
 }
 
 /// CVE-2019-11245: a kubelet asked for the image's user at the first start only, and ran the second one as root.
 #[test]
 fn the_image_s_user_is_the_same_at_every_start() {
     let world = World::enter();
-    let node = Node::start(&world);
+    let node = start(&world);
     fs::set_permissions(node.dir.join("out"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("for all");
     let script = "n=0; while [ -e /out/start$n ]; do n=$((n+1)); done; id -u > /out/.x; mv /out/.x /out/start$n; \
                   [ $n -lt 2 ] || sleep 1000";
     let container = json!({ "image": "registry.example/app:1", "command": ["sh", "-c", script] });
     let spec = json!({ "hostNetwork": true, "securityContext": { "runAsNonRoot": true } });
-    node.run("user", &container, &spec);
+    node.run_container("user", &container, &spec);
     for start in ["start0", "start1", "start2"] {
         assert_eq!(node.said(start), "1234\n", "{start}");
     }
-    node.delete(&["user"]);
+    node.delete_all(&["user"]);
 }
 
 #[test]
 fn a_pod_finds_its_name_its_network_and_its_variables() {
     let world = World::enter();
-    let node = Node::start(&world);
+    let node = start(&world);
     let script = "{ hostname; echo \"$GREETING $IP\"; cat /etc/hosts; cat /etc/resolv.conf; stat -c %a /dev/termination-log; } \
                   > /out/.inside; mv /out/.inside /out/inside; sleep 1000";
     let container = json!({
@@ -227,7 +158,7 @@ fn a_pod_finds_its_name_its_network_and_its_variables() {
     });
     let spec =
         json!({ "hostname": "web", "subdomain": "sub", "hostAliases": [{ "ip": "1.2.3.4", "hostnames": ["far"] }] });
-    node.run("inside", &container, &spec);
+    node.run_container("inside", &container, &spec);
     let said = node.said("inside");
     let lines: Vec<&str> = said.lines().collect();
     let ip = lines[1].strip_prefix("hello world ").expect("a greeting");
@@ -243,5 +174,5 @@ fn a_pod_finds_its_name_its_network_and_its_variables() {
     }
     let search = lines.iter().find(|line| line.starts_with("search ")).expect("a search list");
     assert!(search.starts_with("search default.svc.cluster.local svc.cluster.local cluster.local"), "{search}");
-    node.delete(&["inside"]);
+    node.delete_all(&["inside"]);
 }

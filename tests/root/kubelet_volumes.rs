@@ -5,83 +5,22 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
-use sys::mountinfo::{self, MountInfo};
-use tests::{CriDaemon, Registry, World, binary, eventually, images, write};
+use tests::{World, eventually, images, write};
+
+use crate::lone_node::{DEADLINE, Node};
 
 const IMAGE: &str = "registry.example/base:1";
-const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A kubelet that runs the pods of a folder, and the CRI below it.
-struct Node<'w> {
-    world: &'w World,
-    daemon: CriDaemon<'w>,
-    dir: PathBuf,
-    kubelet: Option<Child>,
-    _registry: Registry,
+fn start(world: &World) -> Node<'_> {
+    Node::start(world, &[("base", images::busybox())], &json!({}))
 }
 
-impl<'w> Node<'w> {
-    fn start(world: &'w World) -> Node<'w> {
-        let registry = Registry::start(world);
-        registry.add("base", "1", &images::busybox());
-        let daemon = CriDaemon::start(world);
-        daemon.mirror("registry.example", &registry.host());
-        let dir = world.new_dir("kubelet");
-        for folder in ["root", "pods", "manifests", "out"] {
-            fs::create_dir(dir.join(folder)).expect("the kubelet's directories");
-        }
-        let cgroup = world.cgroup("node");
-        for kept in ["kubepods", "kubepods/besteffort", "kubepods/burstable"] {
-            world.adopt_cgroup(&format!("{cgroup}/{kept}"));
-        }
-        let config = json!({
-            "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-            "port": 10250, "healthzPort": 0, "cgroupDriver": "cgroupfs", "cgroupRoot": cgroup, "failCgroupV1": false, "failSwapOn": false,
-            "authentication": { "webhook": { "enabled": false } }, "authorization": { "mode": "AlwaysAllow" },
-            "staticPodPath": dir.join("manifests"), "fileCheckFrequency": "1s", "podLogsDir": dir.join("pods"),
-            "evictionHard": { "memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%" },
-        });
-        write(&dir.join("config.yaml"), format!("{config:#}\n"));
-        let mut node = Node { world, daemon, dir, kubelet: None, _registry: registry };
-        node.spawn();
-        node
-    }
-
-    fn spawn(&mut self) {
-        let log = File::options().create(true).append(true).open(self.dir.join("log")).expect("the kubelet's log");
-        let mut command = self.world.command(binary("orlop"));
-        command.args(["--log-level", "debug", "kubelet", "--hostname-override=alone"]);
-        command.arg("--config").arg(self.dir.join("config.yaml"));
-        command.arg(format!("--container-runtime-endpoint={}", self.daemon.endpoint()));
-        command.arg(format!("--root-dir={}", self.dir.join("root").display()));
-        command.arg(format!("--cert-dir={}", self.dir.join("pki").display()));
-        let errors = log.try_clone().expect("the kubelet's log");
-        self.kubelet =
-            Some(command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn().expect("start the kubelet"));
-    }
-
-    /// Kills the kubelet as a crash would.
-    fn kill(&mut self) {
-        if let Some(mut kubelet) = self.kubelet.take() {
-            let _already_gone = kubelet.kill();
-            let _reaped = kubelet.wait();
-        }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
-    }
-
-    fn manifest(&self, name: &str) -> PathBuf {
-        self.dir.join("manifests").join(format!("{name}.json"))
-    }
-
+impl Node<'_> {
     /// Runs a pod whose containers are scripts: `(name, script, volumeMounts)`. All of them see `/out`.
     fn run(&self, name: &str, containers: &[(&str, &str, Value)], volumes: &Value) {
         self.run_with(name, containers, volumes, &json!({}));
@@ -99,44 +38,16 @@ impl<'w> Node<'w> {
             })
             .collect();
         let mut volumes = volumes.clone();
-        let out = json!({ "name": "out", "hostPath": { "path": self.dir.join("out"), "type": "Directory" } });
-        volumes.as_array_mut().expect("volumes").push(out);
+        volumes.as_array_mut().expect("volumes").push(self.out());
         let mut spec = json!({ "hostNetwork": true, "terminationGracePeriodSeconds": 0, "containers": containers, "volumes": volumes });
         spec.as_object_mut().expect("a spec").extend(more.as_object().cloned().expect("fields"));
-        let metadata = json!({ "name": name, "namespace": "default" });
-        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec });
-        write(&self.manifest(name), pod.to_string());
-    }
-
-    fn delete(&self, name: &str) {
-        fs::remove_file(self.manifest(name)).expect("remove the manifest");
-    }
-
-    /// What a pod wrote to `/out/<file>`, once it has.
-    #[track_caller]
-    fn said(&self, file: &str) -> String {
-        let path = self.dir.join("out").join(file);
-        eventually(&format!("a pod writes {file}"), DEADLINE, || fs::read_to_string(&path).map_err(|_| self.tail()))
-    }
-
-    /// The end of the log, for a failure.
-    fn tail(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(15)..].join("\n")
+        self.run_pod(name, &spec);
     }
 
     /// The pods' folders.
     fn folders(&self) -> Vec<PathBuf> {
         let listing = fs::read_dir(self.dir.join("root/pods")).into_iter().flatten();
         listing.map(|entry| entry.expect("a pod's folder").path()).collect()
-    }
-
-    /// The mounts below the kubelet's root.
-    fn mounts(&self) -> Vec<MountInfo> {
-        let mut mounts = mountinfo::read().expect("the mount table");
-        mounts.retain(|mount| mount.is_under(self.dir.join("root")));
-        mounts
     }
 
     #[track_caller]
@@ -149,18 +60,6 @@ impl<'w> Node<'w> {
                 Err(format!("{folders:?}\n{mounts:?}\n{}", self.tail()))
             }
         });
-    }
-}
-
-impl Drop for Node<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("the end of the kubelet's log:\n{}", self.tail());
-        }
-        self.kill();
-        for mount in self.mounts().iter().rev() {
-            let _gone_with_the_world = sys::mount::umount_detach(&mount.mount_point);
-        }
     }
 }
 
@@ -179,7 +78,7 @@ fn volume(node: &Node<'_>, name: &str) -> PathBuf {
 #[test]
 fn mounts_come_with_a_pod_and_go_with_it() {
     let world = World::enter();
-    let node = Node::start(&world);
+    let node = start(&world);
     let mounts = json!([
         { "name": "memory", "mountPath": "/memory" },
         { "name": "about", "mountPath": "/about" },
@@ -227,7 +126,7 @@ fn mounts_come_with_a_pod_and_go_with_it() {
 #[test]
 fn a_container_that_starts_again_finds_its_sub_path_bound_once() {
     let world = World::enter();
-    let node = Node::start(&world);
+    let node = start(&world);
     let script =
         "echo start >> /part/starts; [ $(wc -l < /part/starts) -ge 2 ] || exit 1; touch /out/twice; sleep 1000";
     let mounts = json!([{ "name": "disk", "mountPath": "/part", "subPath": "part" }]);
@@ -241,7 +140,7 @@ fn a_container_that_starts_again_finds_its_sub_path_bound_once() {
 #[test]
 fn volumes_belong_to_the_pods_group() {
     let world = World::enter();
-    let node = Node::start(&world);
+    let node = start(&world);
     fs::set_permissions(node.dir.join("out"), fs::Permissions::from_mode(0o777)).expect("a folder for all");
     let volumes = json!([
         { "name": "disk", "emptyDir": {} },
@@ -268,7 +167,7 @@ fn volumes_belong_to_the_pods_group() {
 #[test]
 fn volumes_of_a_pod_that_went_while_the_kubelet_was_dead_are_taken_down() {
     let world = World::enter();
-    let mut node = Node::start(&world);
+    let mut node = start(&world);
     let mounts = json!([
         { "name": "memory", "mountPath": "/memory" },
         { "name": "memory", "mountPath": "/part", "subPath": "part" },
@@ -286,7 +185,7 @@ fn volumes_of_a_pod_that_went_while_the_kubelet_was_dead_are_taken_down() {
 #[test]
 fn a_process_that_holds_a_volume_is_named_until_it_ends() {
     let world = World::enter();
-    let node = Node::start(&world);
+    let node = start(&world);
     let volumes = json!([{ "name": "memory", "emptyDir": { "medium": "Memory" } }]);
     node.run(
         "held",
@@ -333,7 +232,7 @@ fn a_link_that_takes_a_sub_paths_place_never_shows_the_host() {
     const PODS: usize = 6;
     const CONTAINERS: usize = 5;
     let world = World::enter();
-    let node = Node::start(&world);
+    let node = start(&world);
     let (shared, canary) = (world.new_dir("shared"), world.new_dir("canary"));
     fs::create_dir(shared.join("dir")).expect("the folder");
     write(&shared.join("dir/which"), "inside\n");
@@ -392,7 +291,7 @@ fn swap_until(shared: &Path, done: &AtomicBool) -> u32 {
 #[test]
 fn a_volume_that_can_not_be_made_keeps_its_pod_waiting_and_no_other() {
     let world = World::enter();
-    let node = Node::start(&world);
+    let node = start(&world);
     let missing = json!([{ "name": "gone", "hostPath": { "path": node.dir.join("nowhere"), "type": "Directory" } }]);
     node.run(
         "waits",
@@ -445,7 +344,7 @@ impl Drop for DeadServer {
 #[test]
 fn a_host_path_that_hangs_is_named_and_keeps_no_other_pod_waiting() {
     let world = World::enter();
-    let node = Node::start(&world);
+    let node = start(&world);
     let dead = DeadServer::mount(world.new_dir("dead"));
     let volumes = json!([{ "name": "nfs", "hostPath": { "path": dead.path, "type": "Directory" } }]);
     node.run("stuck", &[("main", "sleep 1000", json!([{ "name": "nfs", "mountPath": "/nfs" }]))], &volumes);

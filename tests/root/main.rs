@@ -20,6 +20,7 @@ mod image_registry;
 mod image_store;
 mod kubelet_inside;
 mod kubelet_volumes;
+mod lone_node;
 mod pod_network;
 mod process;
 mod proto_compatibility;
