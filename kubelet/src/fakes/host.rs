@@ -29,6 +29,8 @@ pub(crate) struct State {
     failures: BTreeMap<&'static str, VecDeque<Obstacle>>,
     /// How long fetching an image takes.
     pub(crate) image_takes: Duration,
+    /// How long setting up the volumes takes.
+    pub(crate) mount_takes: Duration,
 }
 
 impl FakeHost {
@@ -66,8 +68,12 @@ impl Host for FakeHost {
     }
 
     fn mount<'a>(&'a self, _: &'a Pod) -> BoxFuture<'a, Result<()>> {
-        let answer = self.call("mount", "mount".to_owned());
-        async { answer }.boxed()
+        let (answer, takes) = (self.call("mount", "mount".to_owned()), self.state().mount_takes);
+        async move {
+            tokio::time::sleep_until(tokio::time::Instant::now() + takes).await;
+            answer
+        }
+        .boxed()
     }
 
     fn image<'a>(

@@ -181,9 +181,15 @@ impl Worker {
         // In a task of its own: should the pod have to end meanwhile, the sandbox is waited for.
         let runtime = context.runtime.clone();
         let creation = async move { runtime.run_sandbox(&config, "").await };
-        let creation = self.creation.insert(AbortOnDropHandle::new(tokio::spawn(creation.in_current_span())));
-        let (created, mounted) = tokio::join!(creation, context.host.mount(&pod));
-        self.creation = None;
+        let creation = AbortOnDropHandle::new(tokio::spawn(creation.in_current_span()));
+        let slot = &mut self.creation;
+        let made = async move {
+            let created = slot.insert(creation).await;
+            // Here and not after the mount, during which this future may be dropped: a task has one result to give.
+            *slot = None;
+            created
+        };
+        let (created, mounted) = tokio::join!(made, context.host.mount(&pod));
         let created = created.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
         context.metrics.sandbox_started("", began.elapsed(), created.is_ok());
         if let Err(error) = created {

@@ -76,6 +76,19 @@ async fn a_sandbox_that_is_being_made_is_stopped_before_its_pod_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_whose_volumes_hang_beside_its_sandbox_can_be_deleted() {
+    let stage = Stage::new().await;
+    stage.host.state().mount_takes = Duration::from_secs(1000);
+    let web = web();
+    stage.wants(&[&web]).await;
+    stage.pass(3).await;
+    stage.upsert(&deleted(&web, 30)).await;
+    stage.pass(3).await;
+    assert_eq!(stage.calls(), ["sandbox 0", "stop sandbox"]);
+    assert!(is_released(&stage));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deletion_does_not_wait_long_for_a_sandbox_that_is_being_made() {
     let stage = Stage::new().await;
     stage.runtime.state().sandbox_takes = Duration::from_secs(100);
