@@ -12,7 +12,7 @@ use cgroup::Cgroup;
 use sys::Errno;
 use sys::namespace::{self, Kind};
 use sys::poll::Interest;
-use sys::process::{Child, CloneArgs, CloneFlags, Fork, PidFd, Signal, clone3, exit_now};
+use sys::process::{Child, CloneArgs, CloneFlags, Fork, Pid, PidFd, Signal, clone3, exit_now};
 use sys::procfs::ProcFd;
 
 use crate::error::{Error, Step};
@@ -192,10 +192,22 @@ impl Launched {
         let pid = procfs.pid_of(&born);
         let found = pid.and_then(|pid| Ok((pid, procfs.stat(pid)?.start_time)));
         self.child.pidfd = Some(born);
-        let (pid, start_time) = found.step(|| "find the new process".to_owned()).inspect_err(|_| self.end())?;
-        self.child.pid = pid;
-        self.start_time = start_time;
+        match found.step(|| "find the new process".to_owned()) {
+            Ok((pid, start_time)) => (self.child.pid, self.start_time) = (pid, start_time),
+            // Its parent may have reaped it by now. What it said before, why it could not go on, is still to be heard.
+            Err(_) if self.has_ended() => (self.child.pid, self.start_time) = (Pid::from_raw(0), 0),
+            Err(error) => {
+                self.end();
+                return Err(error);
+            }
+        }
         Ok(self)
+    }
+
+    fn has_ended(&self) -> bool {
+        let Some(pidfd) = &self.child.pidfd else { return false };
+        let look = sys::poll::poll(&[(pidfd.as_fd(), Interest::READ)], Some(std::time::Duration::ZERO));
+        matches!(look, Ok(ready) if ready.iter().any(|ready| !ready.is_empty()))
     }
 
     /// Until there is a message; the end of the process without one is [`Error::Silent`], though the one that it made may live.
