@@ -26,6 +26,7 @@
 //! | [`gc`] | dead containers, sandboxes, orphaned folders |
 
 pub mod admission;
+mod any_server;
 pub mod api;
 pub mod cgroups;
 pub mod clock;
