@@ -3,7 +3,7 @@
 //! Desired pods come from the API server and from a folder ([`sources`]), observed ones from the CRI ([`runtime`]). A pure
 //! function, [`plan`], says what has to happen now; one worker per pod ([`worker`]) does it. What is, is told to the API
 //! server by two other pure functions: [`status`] for pods and [`node`] for the machine. Nothing of that is kept on disk:
-//! after a crash the lists of the CRI and of the API server are all there is to know.
+//! after a crash the lists of the CRI and of the API server are all there is to know of pods.
 //!
 //! | module | answers |
 //! |---|---|

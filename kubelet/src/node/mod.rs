@@ -106,6 +106,10 @@ impl Running {
         };
         let enforce = inputs.config.limits.enforce_allocatable;
         self.tasks.spawn(prepare(cgroups, enforce, inputs.recorder.clone()));
+        // A machine that belongs to no cluster is somebody's: `orlop up` leaves it as it found it.
+        if inputs.api.in_cluster() {
+            self.tasks.spawn(tune());
+        }
         self.sample(Arc::new(sampler));
     }
 
@@ -149,14 +153,18 @@ async fn watch_pressures(
     }
 }
 
-/// Makes the machine fit for pods: kernel settings, and the limit of all pods together, until the kernel takes it.
-async fn prepare(cgroups: Arc<Cgroups>, enforce: bool, recorder: Recorder) {
-    if !cgroups.is_v2() {
-        recorder.node(Kind::Warning, "CgroupV1", CGROUP_V1);
-    }
+/// Gives the machine the kernel settings of a node.
+async fn tune() {
     // A panic in there was reported where it happened; the node works with the settings that it has.
     for error in spawn_blocking(|| tuning::apply(Path::new("/proc/sys"))).await.unwrap_or_default() {
         tracing::warn!(%error, "a kernel setting stays as it is");
+    }
+}
+
+/// Makes the machine fit for pods: the limit of all of them together, until the kernel takes it.
+async fn prepare(cgroups: Arc<Cgroups>, enforce: bool, recorder: Recorder) {
+    if !cgroups.is_v2() {
+        recorder.node(Kind::Warning, "CgroupV1", CGROUP_V1);
     }
     if !enforce {
         return;

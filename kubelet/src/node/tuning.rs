@@ -1,5 +1,5 @@
-//! The kernel settings that a node needs, as upstream sets them. Where `protectKernelDefaults` is on, `config` has
-//! refused to start if one differs, and nothing is left to be written.
+//! The kernel settings that a node of a cluster needs, as upstream sets them; a node alone leaves them. Where
+//! `protectKernelDefaults` is on, `config` has refused to start if one differs, and nothing is left to be written.
 
 use std::path::Path;
 
