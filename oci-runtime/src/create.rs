@@ -10,7 +10,7 @@ use crate::error::{Error, Step};
 use crate::host::{self, Host};
 use crate::init::{self, Init, Settings};
 use crate::inputs::{Created, Gate, Inputs, StdioFds};
-use crate::launch::{Launch, Launched, launch};
+use crate::launch::{Asked, Launch, Launched, launch};
 use crate::own_image;
 use crate::plan::{Namespace, Plan};
 use crate::seccomp_filter;
@@ -71,8 +71,19 @@ fn start(
     let init = Init { plan, host, cgroup, stdio, settings };
     let mut launched = launch(&how, |channel| init::run(init, channel))?;
     launched.announce(inputs.born.take());
-    let console = launched.hear(&mut inputs.progress)?;
+    let console = launched.hear(&mut inputs.progress, &mut attend)?;
     finish(launched, console, inputs.gate == Gate::Pipe)
+}
+
+/// What the creator does for the process that it made.
+fn attend(asked: Asked<'_>) -> Result<(), Error> {
+    Err(unknown(&asked))
+}
+
+/// Nobody asks for what is in no plan.
+pub(crate) fn unknown(asked: &Asked<'_>) -> Error {
+    let Asked { request, process, fd } = asked;
+    Error::Refused(format!("process {} asks for {request:?} with {fd:?}, which nobody planned", process.pid))
 }
 
 /// What the caller gets of a process that is ready.

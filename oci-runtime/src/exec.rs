@@ -11,7 +11,7 @@ use sys::poll::Interest;
 use sys::process::{CloneArgs, CloneFlags, Fork, Pid, PidFd, Process, Signal};
 use sys::procfs::ProcFd;
 
-use crate::create::{finish, without_null};
+use crate::create::{finish, unknown, without_null};
 use crate::error::{Error, Step};
 use crate::host;
 use crate::init::{self, Settings};
@@ -83,7 +83,7 @@ fn enter_and_run(
     joiner.announce(inputs.born.as_deref_mut());
     let mut launched = joiner.follow(&procfs, &mut inputs.progress)?;
     launched.announce(inputs.born.as_deref_mut());
-    let console = launched.hear(&mut inputs.progress)?;
+    let console = launched.hear(&mut inputs.progress, &mut |asked| Err(unknown(&asked)))?;
     finish(launched.start(&procfs)?, console, false)
 }
 

@@ -1,7 +1,7 @@
 //! Cloning a process for a container, and hearing from it.
 //!
-//! One `SOCK_SEQPACKET` pair serves both ways: the process sends [`Message`]s, and waits on it for the byte that starts
-//! its program. So it sees the end of its creator as an end of file, and no second pipe can keep it waiting.
+//! One `SOCK_SEQPACKET` pair serves both ways: the process sends [`Message`]s, and waits on it for one byte after each
+//! [`Request`], and for the byte that starts its program. So it sees the end of its creator as an end of file, and no second pipe can keep it waiting.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -17,7 +17,7 @@ use sys::procfs::ProcFd;
 
 use crate::error::{Error, Step};
 use crate::inputs::{Born, Parent};
-use crate::status::{MESSAGE_BYTES, Message};
+use crate::status::{MESSAGE_BYTES, Message, Request};
 
 /// The new process's end of the status channel.
 pub(crate) struct Channel(File);
@@ -38,7 +38,19 @@ impl Channel {
         self.send(&Message::Ready, console)
     }
 
-    /// Waits for the byte that starts the program; false if the creator is gone instead.
+    /// Has the creator do something and waits until it is done. `fd` is handed over with it.
+    ///
+    /// # Errors
+    /// The creator is gone. What it fails with it tells its caller itself, and ends this process.
+    #[allow(dead_code, reason = "what the creator is asked for is built next")]
+    pub(crate) fn ask(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+        match self.send(&Message::Asks(request), fd) && self.wait() {
+            true => Ok(()),
+            false => Err(Error::Refused(format!("the creator ended before it had done its part: {request:?}"))),
+        }
+    }
+
+    /// Waits for the byte that starts the program, or that says that what was asked for is done; false if the creator is gone instead.
     pub(crate) fn wait(&self) -> bool {
         // A plain read: a filter that is in force by now may know less than recvmsg.
         matches!((&self.0).read(&mut [0]), Ok(1))
@@ -75,6 +87,18 @@ pub(crate) struct Launch<'a> {
     pub(crate) parent: Parent,
 }
 
+/// What a process asks of its creator, which it waits for.
+pub(crate) struct Asked<'a> {
+    pub(crate) request: Request,
+    /// Who asks.
+    pub(crate) process: &'a Child,
+    /// What it handed over with the request.
+    pub(crate) fd: Option<OwnedFd>,
+}
+
+/// Does what a process asks for; a failure ends the process.
+pub(crate) type Attend<'a> = dyn FnMut(Asked<'_>) -> Result<(), Error> + 'a;
+
 /// A cloned process as its creator sees it.
 pub(crate) struct Launched {
     pub(crate) child: Child,
@@ -84,6 +108,8 @@ pub(crate) struct Launched {
     parent: Parent,
     /// What it said last that it would do.
     stage: String,
+    /// What it waits for, and what it handed over with that.
+    asked: Option<(Request, Option<OwnedFd>)>,
     /// Set once it has said that it is ready: its terminal's master, if it has one.
     console: Option<Option<OwnedFd>>,
 }
@@ -124,8 +150,15 @@ pub(crate) fn launch(
     }
     let left = guard.map_or(Ok(()), namespace::Guard::leave).step(|| "leave the PID namespace".to_owned());
     let Fork::Parent(child) = forked? else { unreachable!("the child does not get here") };
-    let mut launched =
-        Launched { child, status, start_time: 0, parent: launch.parent, stage: FIRST_STAGE.to_owned(), console: None };
+    let mut launched = Launched {
+        child,
+        status,
+        start_time: 0,
+        parent: launch.parent,
+        stage: FIRST_STAGE.to_owned(),
+        asked: None,
+        console: None,
+    };
     // At once: after its start a sibling may have ended and been reaped by its parent.
     match sys::process::start_time(launched.child.pid) {
         Ok(start_time) => launched.start_time = start_time,
@@ -161,15 +194,33 @@ impl Launched {
         }
     }
 
-    /// Hears from the process until it is ready; the terminal's master, if it sent one.
+    /// Hears from the process until it is ready, and has `attend` do what it asks for meanwhile; the terminal's master, if
+    /// it sent one.
     ///
     /// # Errors
-    /// What it failed with, or [`Error::Silent`]. It has been ended then.
-    pub(crate) fn hear(&mut self, progress: &mut dyn FnMut(&str)) -> Result<Option<OwnedFd>, Error> {
+    /// What it or `attend` failed with, or [`Error::Silent`]. It has been ended then.
+    pub(crate) fn hear(
+        &mut self,
+        progress: &mut dyn FnMut(&str),
+        attend: &mut Attend<'_>,
+    ) -> Result<Option<OwnedFd>, Error> {
         while self.console.is_none() {
-            self.hear_next(progress).inspect_err(|_| self.end())?;
+            let done = match self.asked.take() {
+                Some((request, fd)) => self.answer(request, fd, attend),
+                None => self.hear_next(progress).map(drop),
+            };
+            done.inspect_err(|_| self.end())?;
         }
         Ok(self.console.take().flatten())
+    }
+
+    fn answer(&self, request: Request, fd: Option<OwnedFd>, attend: &mut Attend<'_>) -> Result<(), Error> {
+        attend(Asked { request, process: &self.child, fd })?;
+        match sys::socket::send(&self.status, b"0", &[]) {
+            // It ended meanwhile: what it said before that, or that it said nothing, is heard next.
+            Err(error) if error.is(Errno::EPIPE) || error.is(Errno::ECONNRESET) => Ok(()),
+            sent => sent.step(|| "answer the container's process".to_owned()),
+        }
     }
 
     /// Hears until the process has been followed by the one that it made, which this is about from here on. It is reaped if
@@ -243,6 +294,11 @@ impl Launched {
             }
             Message::Ready => {
                 self.console = Some(fd);
+                Ok(None)
+            }
+            // Answered by `hear`: the process that asks may be one that this is not yet about.
+            Message::Asks(request) => {
+                self.asked = Some((request, fd));
                 Ok(None)
             }
             Message::Born => Ok(fd),

@@ -1,8 +1,8 @@
 //! The status channel: what a container's first process tells its creator.
 //!
-//! A `SOCK_SEQPACKET` pair, one message per packet: the name of each stage before it begins, then either "ready" or an
-//! error; after the start an error, or nothing: the channel closes when the program is executed. The error keeps its
-//! chain of causes, so that what the creator returns reads as if it had failed itself.
+//! A `SOCK_SEQPACKET` pair, one message per packet: the name of each stage before it begins, what the creator shall do for
+//! it meanwhile, then either "ready" or an error; after the start an error, or nothing: the channel closes when the program
+//! is executed. The error keeps its chain of causes, so that what the creator returns reads as if it had failed itself.
 
 use std::fmt;
 
@@ -17,12 +17,27 @@ pub(crate) const MESSAGE_BYTES: usize = 64 * 1024;
 pub(crate) enum Message {
     /// A stage begins.
     Stage(String),
+    /// The sender waits, for one byte, until its creator has done this; an fd that it takes may be beside it.
+    Asks(Request),
     /// The sender has made the process that goes on, whose pidfd is beside it, and ends.
     Born,
     /// All is set up; the terminal's master is beside it if there is one.
     Ready,
     /// It failed; nothing follows.
     Failed(StartError),
+}
+
+/// What a container's process needs its creator for: it is not where the creator is any more, or may not do it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(dead_code, reason = "what the creator is asked for is built next")]
+pub(crate) enum Request {
+    /// Move `linux.netDevices` into the network namespace beside it.
+    NetDevices,
+    /// Run the hooks that belong into the creator's namespaces.
+    Hooks,
+    /// Hand on the listener of the seccomp filter that is loaded.
+    Listener,
 }
 
 impl Message {
@@ -83,7 +98,7 @@ impl StartError {
             [] => None,
             bytes => match Message::decode(bytes) {
                 Message::Failed(error) => Some(error),
-                Message::Stage(_) | Message::Born | Message::Ready => None,
+                Message::Stage(_) | Message::Asks(_) | Message::Born | Message::Ready => None,
             },
         }
     }
