@@ -4,6 +4,7 @@
 //! marked as such in the tests.
 
 pub(crate) mod bundle;
+mod canary;
 
 mod escapes;
 mod filesystems;

@@ -16,7 +16,7 @@ use super::cgroup_mount;
 use crate::error::{Error, Step};
 use crate::host::{Bind, Host, Source};
 use crate::launch::Channel;
-use crate::plan::{MountKind, MountPlan, PROC_OVERMOUNTS, Parameter, Plan};
+use crate::plan::{MountKind, MountPlan, NOT_OF_TYPE_PROC, PROC_OVERMOUNTS, Parameter, Plan};
 
 /// `PROC_SUPER_MAGIC` of linux/magic.h.
 const PROC_MAGIC: i64 = 0x9fa0;
@@ -113,6 +113,9 @@ fn filesystem(
 }
 
 fn attach_bind(bind: &Bind, target: &Path, root: &RootFd, stage: &str) -> Result<(), Error> {
+    if target == Path::new("/proc") && filesystem_magic(&bind.mount).step(|| stage.to_owned())? != PROC_MAGIC {
+        return Err(Error::Refused(format!("{stage}: {NOT_OF_TYPE_PROC}")));
+    }
     let target = match bind.is_directory {
         true => directory(root, target, stage)?,
         false => {

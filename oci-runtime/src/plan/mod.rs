@@ -19,6 +19,7 @@ use oci_spec::runtime::{Linux, LinuxSeccomp, LinuxSeccompAction, Spec};
 
 pub use capabilities::CapabilitySets;
 pub use devices::{Device, NodeKind};
+pub(crate) use mounts::NOT_OF_TYPE_PROC;
 pub use mounts::{Attributes, MountKind, MountPlan, PROC_OVERMOUNTS, Parameter, Propagation, known_options};
 pub use namespaces::{Namespace, Namespaces};
 pub use process::{ProcessPlan, Rlimit};

@@ -195,6 +195,12 @@ impl MountPlan {
                 parameters: options.parameters,
             },
         };
+        // What covers all of procfs would answer the runtime's and the program's questions in its place (CVE-2019-16884). Whether
+        // the source of a bind mount is one shows when it is opened.
+        let procfs = matches!(&kind, MountKind::Filesystem { fstype, .. } if fstype == "proc");
+        if target == Path::new("/proc") && !procfs && !matches!(kind, MountKind::Bind { .. }) {
+            return Err(invalid(format!("{field}.destination"), NOT_OF_TYPE_PROC));
+        }
         Ok(MountPlan {
             target,
             kind,
@@ -295,6 +301,9 @@ pub const PROC_OVERMOUNTS: [&str; 10] = [
     "/proc/sys/crypto/fips_enabled",
 ];
 
+/// runc's words.
+pub(crate) const NOT_OF_TYPE_PROC: &str = "\"/proc\" cannot be mounted because it is not of type proc";
+
 fn check_target(target: &Path, field: &str) -> Result<(), PlanError> {
     let refuse = |reason: String| Err(invalid(format!("{field}.destination"), reason));
     if target == Path::new("/") {
@@ -391,7 +400,9 @@ mod tests {
         };
         assert_eq!(target("data"), Ok("/data".into()));
         assert_eq!(target("/a/../../b/./c/"), Ok("/b/c".into()));
-        assert_eq!(target("/proc"), Ok("/proc".into()));
+        let refused = format!("mounts[0].destination: {NOT_OF_TYPE_PROC}");
+        assert_eq!(target("/./proc/"), Err(refused));
+        assert_eq!(plan(r#"{"destination":"/proc","type":"proc"}"#).unwrap().target, Path::new("/proc"));
         assert_eq!(target("/proc/cpuinfo"), Ok("/proc/cpuinfo".into()));
         assert_eq!(target("/processes"), Ok("/processes".into()));
         for path in ["/proc/self/attr", "/x/../proc/sys", "/", "/a/.."] {

@@ -79,6 +79,20 @@ impl<'a> Bundle<'a> {
         running
     }
 
+    /// Creates the container, which waits for its start until it is dropped.
+    pub(crate) fn create(&self) -> Waiting<'_> {
+        self.write_config();
+        let pid_file = self.dir.join("pid");
+        let mut create = self.runtime();
+        create.arg("create").arg("--bundle").arg(&self.dir).arg("--pid-file").arg(&pid_file).arg(&self.id);
+        let error = self.dir.join("stderr");
+        create.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&error).expect("a file for stderr"));
+        let status = create.status().expect("start the runtime");
+        assert!(status.success(), "{}", fs::read_to_string(error).unwrap_or_default());
+        let pid = fs::read_to_string(&pid_file).expect("the pid file").parse().expect("a pid");
+        Waiting { bundle: self, pid }
+    }
+
     /// Writes config.json as the test left it.
     pub(crate) fn write_config(&self) {
         write(&self.dir.join("config.json"), self.config.to_string());
@@ -106,7 +120,27 @@ pub(crate) struct Running<'a> {
     child: Child,
 }
 
+/// A container that was created and waits for its start; it is gone when this is dropped.
+pub(crate) struct Waiting<'a> {
+    bundle: &'a Bundle<'a>,
+    /// Of its first process.
+    pub(crate) pid: i32,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        output(self.bundle.runtime().args(["delete", "--force", &self.bundle.id]));
+    }
+}
+
 impl Running<'_> {
+    /// The container's first process.
+    pub(crate) fn pid(&self) -> i32 {
+        let state = output(self.bundle.runtime().args(["state", &self.bundle.id])).success();
+        let state: Value = serde_json::from_str(&state).expect("JSON of state");
+        state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a pid")
+    }
+
     /// Runs another process in it: a process object without the fields that every one has.
     pub(crate) fn exec(&self, script: &str, fields: Value) -> Output {
         let mut process =

@@ -161,7 +161,18 @@ fn accelerator(image: &Path) -> anyhow::Result<&'static str> {
 
 fn boots_with_kvm(image: &Path) -> anyhow::Result<bool> {
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args(["-M", "pc,accel=kvm", "-cpu", "host", "-m", "512", "-nodefaults", "-no-user-config", "-display", "none"]);
+    qemu.args([
+        "-M",
+        "pc,accel=kvm",
+        "-cpu",
+        "host",
+        "-m",
+        "512",
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+    ]);
     qemu.arg("-no-reboot").arg("-kernel").arg(image.join("kernel")).arg("-initrd").arg(image.join("initrd"));
     // Without disks the guest's init can only say so and turn the machine off.
     qemu.args(["-append", "quiet panic=-1"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
