@@ -7,7 +7,7 @@
 
 mod oracle;
 
-use crate::{Action, Architecture, Argument, Operator, Profile, Rule, compile, runtime_default};
+use crate::{Action, Architecture, Argument, Flag, Operator, Profile, Rule, compile, runtime_default};
 use oracle::{Arch, Call, Oracle, known_to_libseccomp, run};
 
 const X32_BIT: u32 = 0x4000_0000;
@@ -179,7 +179,7 @@ fn profile(default_action: Action, syscalls: Vec<Rule>) -> Profile {
         default_action,
         default_errno_ret: None,
         architectures: vec![Architecture::X86_64, Architecture::X86, Architecture::X32],
-        flags: Vec::new(),
+        flags: None,
         listener_path: None,
         listener_metadata: None,
         syscalls,
@@ -251,6 +251,91 @@ fn a_profile_for_fewer_abis_kills_calls_through_the_others() {
         let both = Profile { architectures, ..profile(Action::Allow, vec![rule("mount", Action::Errno, Vec::new())]) };
         check(&both, &both);
     }
+}
+
+/// libseccomp compiles the ABIs of other machines of this byte order; what it puts in for them, no call reaches.
+#[test]
+fn abis_of_other_machines_change_nothing_for_the_calls_of_this_one() {
+    use Architecture::*;
+    let names = ["mount", "socket", "open", "arm_fadvise64_64", "frobnicate"];
+    for foreign in
+        [&[Arm, Aarch64][..], &[Mipsel, Mipsel64, Mipsel64n32, Ppc64le, Riscv64], &[X86, Aarch64, X32], &[Native, Arm]]
+    {
+        let rules = names.map(|name| rule(name, Action::Errno, Vec::new()));
+        for default in [Action::Allow, Action::KillProcess] {
+            let both = Profile { architectures: foreign.to_vec(), ..profile(default, rules.to_vec()) };
+            check(&both, &both);
+        }
+    }
+}
+
+#[test]
+fn every_abi_of_the_runtime_spec_is_accepted() {
+    for name in crate::ARCHITECTURES {
+        let architecture = serde_json::from_value(name.into()).expect("an architecture");
+        let rules = vec![rule("mount", Action::Errno, Vec::new())];
+        let both = Profile { architectures: vec![architecture], ..profile(Action::Allow, rules) };
+        let program = compile(&both).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let call = Call { number: 165, arch: Arch::X86_64, args: [0; 6] };
+        assert_eq!(run(program.instructions(), call), 0x0005_0001, "{name}");
+    }
+}
+
+#[test]
+fn an_errno_or_a_message_of_a_profile_is_returned_as_it_is() {
+    for (action, errno) in [
+        (Action::Errno, 0),
+        (Action::Errno, 38),
+        (Action::Errno, 4094),
+        (Action::Trace, 0),
+        (Action::Trace, 4096),
+        (Action::Trace, 0x8001),
+    ] {
+        let rules = vec![Rule { errno_ret: Some(errno), ..rule("mount", action, Vec::new()) }];
+        let by_rule = profile(Action::Allow, rules);
+        check(&by_rule, &by_rule);
+        let rules = vec![rule("read", Action::Allow, Vec::new()), rule("mount", Action::Allow, Vec::new())];
+        let by_default = Profile { default_errno_ret: Some(errno), ..profile(action, rules) };
+        check(&by_default, &by_default);
+    }
+}
+
+/// runc takes a profile that names no call but number 0 for one that says nothing about its age.
+#[test]
+fn a_profile_that_names_only_the_first_call_has_no_newest_one() {
+    for default in [Action::Errno, Action::KillProcess] {
+        let both = profile(default, vec![rule("read", Action::Allow, Vec::new())]);
+        check(&both, &both);
+    }
+}
+
+#[test]
+fn errors_that_the_kernel_can_not_return_are_refused() {
+    let compiled = |action, errno| {
+        let rules = vec![Rule { errno_ret: Some(errno), ..rule("mount", action, Vec::new()) }];
+        compile(&profile(Action::Allow, rules)).map_err(|error| error.to_string()).map(|_| ())
+    };
+    assert_eq!(
+        compiled(Action::Errno, 4096),
+        Err("seccomp: errnoRet 4096 (mount) is greater than 4095, the largest that the kernel can return".into())
+    );
+    assert!(compiled(Action::Trace, 0x1_0000).is_err());
+    assert!(compiled(Action::Log, 1).is_err());
+}
+
+#[test]
+fn flags_are_those_of_the_profile_and_without_any_speculation_stays_allowed() {
+    let asks = vec![rule("mount", Action::Notify, Vec::new())];
+    let flags = |flags, rules: &[Rule]| {
+        let program = compile(&Profile { flags, ..profile(Action::Allow, rules.to_vec()) }).expect("a program");
+        (program.flags(), program.asks())
+    };
+    assert_eq!(flags(None, &[]), (4, false));
+    assert_eq!(flags(Some(vec![]), &[]), (0, false));
+    let all = vec![Flag::Tsync, Flag::Log, Flag::SpecAllow, Flag::WaitKillableRecv];
+    // The kernel refuses the last one where nobody listens.
+    assert_eq!(flags(Some(all.clone()), &[]), (6, false));
+    assert_eq!(flags(Some(all), &asks), (38, true));
 }
 
 /// A small generator of pseudo-random numbers, so that a failure repeats.

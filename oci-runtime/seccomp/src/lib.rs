@@ -31,6 +31,8 @@ mod runtime_default;
 mod syscalls;
 
 pub use bpf::Instruction;
-pub use profile::{Action, Architecture, Argument, Flag, Operator, Profile, Rule};
+pub use profile::{
+    ACTIONS, ARCHITECTURES, Action, Architecture, Argument, FLAGS, Flag, OPERATORS, Operator, Profile, Rule,
+};
 pub use program::{Error, Program, compile};
 pub use runtime_default::runtime_default;

@@ -5,6 +5,58 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The names of all actions, sorted, as a runtime's `features` lists them.
+pub const ACTIONS: [&str; 9] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+
+/// The names of all operators, sorted.
+pub const OPERATORS: [&str; 7] =
+    ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"];
+
+/// The names of all architectures of the runtime-spec, sorted. See [`Architecture`] for what those of other machines do.
+pub const ARCHITECTURES: [&str; 23] = [
+    "SCMP_ARCH_AARCH64",
+    "SCMP_ARCH_ARM",
+    "SCMP_ARCH_LOONGARCH64",
+    "SCMP_ARCH_M68K",
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_MIPSEL",
+    "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_SH",
+    "SCMP_ARCH_SHEB",
+    "SCMP_ARCH_X32",
+    "SCMP_ARCH_X86",
+    "SCMP_ARCH_X86_64",
+];
+
+/// The names of all flags, sorted. Every kernel that the runtime works on has them all (the youngest came with Linux 5.19).
+pub const FLAGS: [&str; 4] = [
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+];
+
 /// A profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -17,9 +69,9 @@ pub struct Profile {
     /// The ABIs that are meant; the native one always is. A call through another one kills its thread.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub architectures: Vec<Architecture>,
-    /// For the `seccomp` system call.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub flags: Vec<Flag>,
+    /// For the `seccomp` system call; if absent, [`Flag::SpecAllow`], as in runc.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flags: Option<Vec<Flag>>,
     /// The socket that gets the fd behind [`Action::Notify`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listener_path: Option<String>,
@@ -155,8 +207,11 @@ pub enum Flag {
     WaitKillableRecv,
 }
 
-/// An ABI, in the words of the runtime-spec. A processor runs those of its own family only: the others are known,
-/// so that a profile that names them all is not refused, and compile to nothing.
+/// An ABI, in the words of the runtime-spec, and libseccomp's word for the machine's own.
+///
+/// A kernel reports those of its own machine's family only. The others are known, so that one profile can serve a fleet, and
+/// compile to nothing: instructions for them could never run. (libseccomp puts them in, or refuses them if their byte order
+/// is not the machine's.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it all")]
 pub enum Architecture {
@@ -208,4 +263,26 @@ pub enum Architecture {
     Sh,
     #[serde(rename = "SCMP_ARCH_SHEB")]
     Sheb,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// serde's own list of what it knows.
+    fn known<T: serde::de::DeserializeOwned>() -> Vec<String> {
+        let Err(error) = serde_json::from_str::<T>("\"?\"") else { panic!("? is no name") };
+        let mut names: Vec<String> = error.to_string().split('`').skip(3).step_by(2).map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_lists_of_names_are_what_a_profile_may_hold() {
+        assert_eq!(known::<Action>(), ACTIONS);
+        assert_eq!(known::<Operator>(), OPERATORS);
+        assert_eq!(known::<Flag>(), FLAGS);
+        let of_the_spec = known::<Architecture>().into_iter().filter(|name| name != "SCMP_ARCH_NATIVE");
+        assert_eq!(of_the_spec.collect::<Vec<_>>(), ARCHITECTURES);
+    }
 }

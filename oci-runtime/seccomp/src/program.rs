@@ -4,12 +4,10 @@
 //! arguments. It consists of loads, comparisons, masks and returns only, so that the kernel can tell beforehand
 //! which numbers are always allowed and not run it for them at all (kernel/seccomp.c, `seccomp_is_const_allow`).
 
-use std::collections::BTreeSet;
-
 use crate::bpf::{Builder, Compare, Instruction, Target};
 use crate::profile::{Action, Architecture, Argument, Flag, Operator, Profile};
 use crate::ranges::Ranges;
-use crate::rules::{Case, Verdict, Words, verdicts};
+use crate::rules::{Case, Verdict, Verdicts, Words, verdicts};
 use crate::syscalls::{Abi, X32_BIT};
 
 // SECCOMP_RET_* of linux/seccomp.h.
@@ -26,6 +24,8 @@ const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 /// `MAX_ERRNO` of the kernel, which would cut a larger one down silently.
 const MAX_ERRNO: u32 = 4095;
+/// A tracer's message is all of `SECCOMP_RET_DATA`.
+const MAX_MESSAGE: u32 = 0xffff;
 /// `BPF_MAXINSNS`.
 const MAX_INSTRUCTIONS: usize = 4096;
 
@@ -53,10 +53,12 @@ pub enum Error {
         what: String,
     },
     /// An errno that the kernel can't return.
-    #[error("seccomp: errnoRet {errno} ({what}) is greater than 4095, the largest that the kernel can return")]
+    #[error("seccomp: errnoRet {errno} ({what}) is greater than {largest}, the largest that the kernel can return")]
     ErrnoTooLarge {
         /// The errno.
         errno: u32,
+        /// The largest for its action.
+        largest: u32,
         /// Which calls, or "the default".
         what: String,
     },
@@ -86,7 +88,8 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     instructions: Vec<Instruction>,
-    flags: u64,
+    flags: u32,
+    asks: bool,
 }
 
 impl Program {
@@ -106,10 +109,15 @@ impl Program {
         bytes
     }
 
-    /// The flags for `seccomp(SECCOMP_SET_MODE_FILTER)`; with `SECCOMP_FILTER_FLAG_NEW_LISTENER` if some action asks
-    /// another process.
-    pub fn flags(&self) -> u64 {
+    /// The flags for `seccomp(SECCOMP_SET_MODE_FILTER)`, but for `SECCOMP_FILTER_FLAG_NEW_LISTENER`: see
+    /// [`asks`](Program::asks).
+    pub fn flags(&self) -> u32 {
         self.flags
+    }
+
+    /// Whether some action asks another process ([`Action::Notify`]): the program has to be loaded with a listener.
+    pub fn asks(&self) -> bool {
+        self.asks
     }
 }
 
@@ -117,23 +125,31 @@ impl Program {
 pub fn compile(profile: &Profile) -> Result<Program, Error> {
     check(profile)?;
     let default = return_value(profile.default_action, profile.default_errno_ret, || "the default".to_owned())?;
-    let abis = abis(profile);
+    let verdicts = verdicts(profile, default, &abis(profile))?;
+    let (x86, native): (Vec<Verdicts>, Vec<Verdicts>) =
+        verdicts.into_iter().partition(|verdicts| verdicts.abi == Abi::X86);
+    let newer = match is_permissive(profile.default_action) {
+        true => default,
+        // A program that tries a new call first and falls back has to hear that there is none, not that it may not. runc
+        // does this for numbers beyond all that the profile names.
+        false => ERRNO | ENOSYS,
+    };
     let mut builder = Builder::default();
     // An ABI that the profile does not speak of is not called by mistake.
     let mut entry = Target::Return(KILL_THREAD);
-    if abis.contains(&Abi::X86) {
-        let section = section(&mut builder, profile, default, &[Abi::X86])?;
+    if !x86.is_empty() {
+        let section = section(&mut builder, x86, default, newer);
         entry = builder.branch(Compare::Equal, AUDIT_X86, section, entry);
     }
-    let native: Vec<Abi> = abis.iter().copied().filter(|&abi| abi != Abi::X86).collect();
-    let section = section(&mut builder, profile, default, &native)?;
+    let section = section(&mut builder, native, default, newer);
     entry = builder.branch(Compare::Equal, AUDIT_X86_64, section, entry);
     entry = builder.load(ARCHITECTURE, entry);
     let instructions = builder.finish(entry);
     if instructions.len() > MAX_INSTRUCTIONS {
         return Err(Error::TooLong { count: instructions.len() });
     }
-    Ok(Program { instructions, flags: flags(profile) })
+    let asks = profile.syscalls.iter().any(|rule| rule.action == Action::Notify);
+    Ok(Program { instructions, flags: flags(profile, asks), asks })
 }
 
 fn check(profile: &Profile) -> Result<(), Error> {
@@ -157,8 +173,9 @@ pub(crate) fn return_value(action: Action, errno: Option<u32>, what: impl Fn() -
         if !matches!(action, Action::Errno | Action::Trace) {
             return Err(Error::ErrnoWithoutUse { errno, action: action.name(), what: what() });
         }
-        if errno > MAX_ERRNO {
-            return Err(Error::ErrnoTooLarge { errno, what: what() });
+        let largest = if action == Action::Trace { MAX_MESSAGE } else { MAX_ERRNO };
+        if errno > largest {
+            return Err(Error::ErrnoTooLarge { errno, largest, what: what() });
         }
     }
     let errno = errno.unwrap_or(EPERM);
@@ -174,58 +191,53 @@ pub(crate) fn return_value(action: Action, errno: Option<u32>, what: impl Fn() -
     })
 }
 
-fn abis(profile: &Profile) -> BTreeSet<Abi> {
-    let named = profile.architectures.iter().filter_map(|architecture| match architecture {
-        Architecture::X86_64 | Architecture::Native => Some(Abi::X86_64),
-        Architecture::X86 => Some(Abi::X86),
-        Architecture::X32 => Some(Abi::X32),
-        _ => None,
-    });
-    named.chain([Abi::X86_64]).collect()
+/// In the order of [`Abi`], the native one always.
+fn abis(profile: &Profile) -> Vec<Abi> {
+    let named = |architecture| profile.architectures.contains(&architecture);
+    let mut abis = vec![Abi::X86_64];
+    abis.extend(named(Architecture::X86).then_some(Abi::X86));
+    abis.extend(named(Architecture::X32).then_some(Abi::X32));
+    abis
 }
 
-fn flags(profile: &Profile) -> u64 {
+fn flags(profile: &Profile, asks: bool) -> u32 {
+    let named = profile.flags.as_deref().unwrap_or(&[Flag::SpecAllow]);
     // SECCOMP_FILTER_FLAG_* of linux/seccomp.h.
-    const NEW_LISTENER: u64 = 1 << 3;
-    let named = profile.flags.iter().fold(0, |flags, flag| match flag {
+    named.iter().fold(0, |flags, flag| match flag {
         Flag::Tsync => flags,
         Flag::Log => flags | 1 << 1,
         Flag::SpecAllow => flags | 1 << 2,
-        Flag::WaitKillableRecv => flags | 1 << 5,
-    });
-    match profile.syscalls.iter().any(|rule| rule.action == Action::Notify) {
-        true => named | NEW_LISTENER,
-        false => named,
-    }
+        // Says how to wait for a listener; the kernel refuses it without one.
+        Flag::WaitKillableRecv if asks => flags | 1 << 5,
+        Flag::WaitKillableRecv => flags,
+    })
 }
 
-/// The part for ABIs that share an AUDIT_ARCH value: x86, or x86_64 and x32.
-fn section(builder: &mut Builder, profile: &Profile, default: u32, abis: &[Abi]) -> Result<Target, Error> {
-    let mut calls = Ranges::all(Verdict::Always(KILL_THREAD));
-    for &abi in abis {
-        let (first, last) = match abi {
-            Abi::X86 => (0, u32::MAX),
-            Abi::X86_64 => (0, X32_BIT - 1),
-            Abi::X32 => (X32_BIT, u32::MAX),
-        };
-        let verdicts = verdicts(profile, default, abi)?;
-        calls.set(first, last, Verdict::Always(default));
-        for (number, verdict) in verdicts.calls {
-            calls.set(number, number, verdict);
+/// The part for ABIs that share an AUDIT_ARCH value: x86, or x86_64 and x32. `newer` is for calls that are newer than the
+/// profile.
+fn section(builder: &mut Builder, all: Vec<Verdicts>, default: u32, newer: u32) -> Target {
+    let mut calls = Ranges::all(Verdict::Always(default));
+    let knows_x32 = all.iter().any(|verdicts| verdicts.abi != Abi::X86_64);
+    for Verdicts { abi, calls: of_abi, newest } in all {
+        let first = if abi == Abi::X32 { X32_BIT } else { 0 };
+        let mut number = first;
+        for verdict in of_abi {
+            calls.set_rest(number, verdict.unwrap_or(Verdict::Always(default)));
+            number += 1;
         }
-        if let Some(newest) = verdicts.newest.filter(|_| !is_permissive(profile.default_action)) {
-            // A program that tries a new call first and falls back has to hear that there is none, not that it may
-            // not. runc does this for numbers beyond all that the profile names.
-            calls.set(newest + 1, last, Verdict::Always(ERRNO | ENOSYS));
+        calls.set_rest(number, Verdict::Always(default));
+        if let Some(newest) = newest.filter(|_| newer != default) {
+            calls.set_rest(first + newest + 1, Verdict::Always(newer));
         }
     }
-    if !abis.contains(&Abi::X32) && abis.contains(&Abi::X86_64) {
+    if !knows_x32 {
+        calls.set_rest(X32_BIT, Verdict::Always(KILL_THREAD));
         // The number of a call that a tracer has cancelled.
-        calls.set(u32::MAX, u32::MAX, Verdict::Always(default));
+        calls.set_rest(u32::MAX, Verdict::Always(default));
     }
     let mut arguments = Arguments { default, done: Vec::new() };
     let found = calls.search(builder, &mut |builder, verdict| arguments.target(builder, verdict));
-    Ok(builder.load(NUMBER, found))
+    builder.load(NUMBER, found)
 }
 
 /// Actions after which the call happens: then a new one happens too.

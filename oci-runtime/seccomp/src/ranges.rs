@@ -28,6 +28,14 @@ impl<T: Clone + PartialEq> Ranges<T> {
         }
     }
 
+    /// Sets the value from `first` on, whatever was there.
+    pub(crate) fn set_rest(&mut self, first: u32, value: T) {
+        while self.0.pop_if(|last| last.0 >= first).is_some() {}
+        if self.0.last().is_none_or(|last| last.1 != value) {
+            self.0.push((first, value));
+        }
+    }
+
     /// The value at a number.
     pub(crate) fn at(&self, number: u32) -> &T {
         let after = self.0.partition_point(|&(from, _)| from <= number);
@@ -101,6 +109,17 @@ mod tests {
         assert_eq!(ranges.0, [(0, 'a'), (15, 'c')]);
         ranges.set(0, u32::MAX, 'z');
         assert_eq!(ranges.0, [(0, 'z')]);
+    }
+
+    #[test]
+    fn setting_the_rest_again_and_again_leaves_no_equal_neighbours() {
+        let mut ranges = Ranges::all('a');
+        for (first, value) in
+            [(0, 'b'), (1, 'b'), (5, 'c'), (5, 'b'), (7, 'a'), (7, 'd'), (9, 'e'), (8, 'd'), (u32::MAX, 'a')]
+        {
+            ranges.set_rest(first, value);
+        }
+        assert_eq!(ranges.0, [(0, 'b'), (7, 'd'), (u32::MAX, 'a')]);
     }
 
     #[test]

@@ -3,11 +3,9 @@
 //! The order of rules means what it means in libseccomp: the first rule without conditions decides its call for
 //! good and wipes out conditions that came before it; rules with conditions add up.
 
-use std::collections::BTreeMap;
-
 use crate::profile::{Argument, Operator, Profile, Rule};
 use crate::program::{Error, return_value};
-use crate::syscalls::{Abi, Entry, entries};
+use crate::syscalls::{Abi, Call, Entry};
 
 /// What happens to one system call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,55 +44,88 @@ pub(crate) struct Case {
 }
 
 /// The verdicts of one ABI.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Verdicts {
-    /// By number; a call that is not there gets the default.
-    pub(crate) calls: BTreeMap<u32, Verdict>,
+    pub(crate) abi: Abi,
+    /// By number, x32's without bit 30; a call that is not there gets the default.
+    pub(crate) calls: Vec<Option<Verdict>>,
     /// The largest number that any rule names, whatever its action. What is beyond it is newer than the profile.
     pub(crate) newest: Option<u32>,
 }
 
-/// Works out the verdicts for one ABI.
-pub(crate) fn verdicts(profile: &Profile, default: u32, abi: Abi) -> Result<Verdicts, Error> {
-    let mut verdicts = Verdicts::default();
+/// Works out the verdicts for each ABI.
+pub(crate) fn verdicts(profile: &Profile, default: u32, abis: &[Abi]) -> Result<Vec<Verdicts>, Error> {
+    let mut all: Vec<Verdicts> = abis.iter().map(|&abi| Verdicts { abi, calls: Vec::new(), newest: None }).collect();
     for rule in &profile.syscalls {
         let value = return_value(rule.action, rule.errno_ret, || rule.names.join(", "))?;
-        for name in &rule.names {
-            verdicts.newest = verdicts.newest.max(age(name, abi));
-            // What the default does anyway is no rule: neither does it stand in the way of a later one.
-            if value != default {
-                add(&mut verdicts.calls, rule, name, value, abi);
+        for call in rule.names.iter().filter_map(|name| Call::named(name)) {
+            for verdicts in &mut all {
+                verdicts.newest = verdicts.newest.max(age(call, verdicts.abi));
+                // What the default does anyway is no rule: neither does it stand in the way of a later one.
+                if value != default {
+                    verdicts.add(rule, call, value);
+                }
             }
         }
     }
-    Ok(verdicts)
+    Ok(all)
 }
 
 /// The number of a call, which tells how old it is. What x86 multiplexes is as old as x86: the call of its own that
 /// it may have got later says nothing about what else the profile's author knew.
-fn age(name: &str, abi: Abi) -> Option<u32> {
-    match entries(name, abi).next()? {
+fn age(call: Call, abi: Abi) -> Option<u32> {
+    match call.entries(abi).next()? {
+        // For runc, 0 means that there is none. It looks at x32's numbers with bit 30.
+        Entry::Direct(0) if abi != Abi::X32 => None,
         Entry::Direct(number) => Some(number),
         Entry::Multiplexed(..) => None,
     }
 }
 
-fn add(calls: &mut BTreeMap<u32, Verdict>, rule: &Rule, name: &str, value: u32, abi: Abi) {
-    for entry in entries(name, abi) {
-        for mut conditions in alternatives(&rule.args) {
-            let number = match entry {
-                Entry::Direct(number) => number,
-                Entry::Multiplexed(number, function) => {
-                    // The call's own arguments are behind a pointer. What was asked of its first one is replaced; the
-                    // others are kept although they mean something else here: libseccomp does the same.
-                    conditions.retain(|condition| condition.index != 0);
-                    let function = u64::from(function);
-                    conditions.insert(0, Argument { index: 0, value: function, value_two: 0, op: Operator::Equal });
-                    number
+impl Verdicts {
+    fn add(&mut self, rule: &Rule, call: Call, value: u32) {
+        for entry in call.entries(self.abi) {
+            match entry {
+                Entry::Direct(number) if rule.args.is_empty() => *self.verdict(number) = Some(Verdict::Always(value)),
+                Entry::Direct(number) => {
+                    alternatives(&rule.args).into_iter().for_each(|case| self.add_case(number, case, value));
                 }
-            };
-            let verdict = calls.entry(number).or_insert_with(|| Verdict::Cases(Words::of(abi), Vec::new()));
-            add_case(verdict, conditions, value);
+                Entry::Multiplexed(number, function) => {
+                    for mut conditions in alternatives(&rule.args) {
+                        // The call's own arguments are behind a pointer. What was asked of its first one is replaced; the
+                        // others are kept although they mean something else here: libseccomp does the same.
+                        conditions.retain(|condition| condition.index != 0);
+                        let value_of_function = u64::from(function);
+                        conditions.insert(
+                            0,
+                            Argument { index: 0, value: value_of_function, value_two: 0, op: Operator::Equal },
+                        );
+                        self.add_case(number, conditions, value);
+                    }
+                }
+            }
+        }
+    }
+
+    fn verdict(&mut self, number: u32) -> &mut Option<Verdict> {
+        let number = number as usize;
+        if self.calls.len() <= number {
+            self.calls.resize(number + 1, None);
+        }
+        &mut self.calls[number]
+    }
+
+    fn add_case(&mut self, number: u32, conditions: Vec<Argument>, value: u32) {
+        let words = Words::of(self.abi);
+        match self.verdict(number) {
+            Some(Verdict::Always(_)) => {}
+            Some(Verdict::Cases(_, cases)) => {
+                let case = Case { conditions, value };
+                if !cases.contains(&case) {
+                    cases.push(case);
+                }
+            }
+            none => *none = Some(Verdict::Cases(words, vec![Case { conditions, value }])),
         }
     }
 }
@@ -106,18 +137,5 @@ fn alternatives(args: &[Argument]) -> Vec<Vec<Argument>> {
     match repeated {
         true => args.iter().map(|&arg| vec![arg]).collect(),
         false => vec![args.to_vec()],
-    }
-}
-
-fn add_case(verdict: &mut Verdict, conditions: Vec<Argument>, value: u32) {
-    match verdict {
-        Verdict::Always(_) => {}
-        Verdict::Cases(..) if conditions.is_empty() => *verdict = Verdict::Always(value),
-        Verdict::Cases(_, cases) => {
-            let case = Case { conditions, value };
-            if !cases.contains(&case) {
-                cases.push(case);
-            }
-        }
     }
 }

@@ -115,7 +115,7 @@ pub fn runtime_default(bounding: &[&str]) -> Profile {
         default_action: Action::Errno,
         default_errno_ret: None,
         architectures: vec![Architecture::X86_64, Architecture::X86, Architecture::X32],
-        flags: Vec::new(),
+        flags: None,
         listener_path: None,
         listener_metadata: None,
         syscalls,

@@ -83,7 +83,7 @@ impl Oracle {
         let newest = [ScmpArch::X8664, ScmpArch::X86, ScmpArch::X32].map(|arch| {
             let names = profile.syscalls.iter().flat_map(|rule| &rule.names);
             let numbers = names.filter_map(|name| ScmpSyscall::from_name_by_arch(name, arch).ok());
-            let largest = numbers.map(|number| number.as_raw_syscall()).filter(|&number| number >= 0).max();
+            let largest = numbers.map(|number| number.as_raw_syscall()).filter(|&number| number > 0).max();
             let present = arch == ScmpArch::X8664 || scmp_archs(profile).contains(&arch);
             largest.map(i32::cast_unsigned).filter(|_| present && !permissive)
         });
@@ -113,7 +113,15 @@ fn scmp_archs(profile: &Profile) -> Vec<ScmpArch> {
         Architecture::X86_64 => ScmpArch::X8664,
         Architecture::X86 => ScmpArch::X86,
         Architecture::X32 => ScmpArch::X32,
-        other => panic!("the tests use no {other:?}"),
+        Architecture::Native => ScmpArch::Native,
+        Architecture::Arm => ScmpArch::Arm,
+        Architecture::Aarch64 => ScmpArch::Aarch64,
+        Architecture::Mipsel => ScmpArch::Mipsel,
+        Architecture::Mipsel64 => ScmpArch::Mipsel64,
+        Architecture::Mipsel64n32 => ScmpArch::Mipsel64N32,
+        Architecture::Ppc64le => ScmpArch::Ppc64Le,
+        Architecture::Riscv64 => ScmpArch::Riscv64,
+        other => panic!("libseccomp has no {other:?}, or not on this machine"),
     };
     profile.architectures.iter().map(arch).collect()
 }

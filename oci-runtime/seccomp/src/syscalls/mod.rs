@@ -16,7 +16,7 @@ pub(crate) enum Abi {
 /// Bit 30 of an x32 number (`__X32_SYSCALL_BIT`).
 pub(crate) const X32_BIT: u32 = 0x4000_0000;
 
-/// The number on x86_64, x86, x32.
+/// The number on x86_64, x86, x32: in the order of [`Abi`].
 type Numbers = [u16; 3];
 /// The ABI does not have it.
 const NONE: u16 = u16::MAX;
@@ -67,27 +67,45 @@ pub(crate) enum Entry {
     Multiplexed(u32, u32),
 }
 
-/// The entries of a call on an ABI: none, one, or two on x86, where a socket can be made in two ways.
-pub(crate) fn entries(name: &str, abi: Abi) -> impl Iterator<Item = Entry> {
-    let multiplexed = MULTIPLEXED
-        .binary_search_by_key(&name, |&(known, ..)| known)
-        .ok()
-        .filter(|_| abi == Abi::X86)
-        .and_then(|found| Some(Entry::Multiplexed(number(MULTIPLEXED[found].1, abi)?, MULTIPLEXED[found].2)));
-    let direct = number(name, abi).map(Entry::Direct);
-    multiplexed.into_iter().chain(direct)
+/// A system call by its name: what the tables know of it, looked up once for all ABIs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    numbers: Numbers,
+    /// On x86, as a function of another call.
+    multiplexed: Option<Entry>,
 }
 
-/// The number of a call on an ABI, bit 30 included.
+impl Call {
+    /// `None` for a name that no ABI has.
+    pub(crate) fn named(name: &str) -> Option<Call> {
+        let found = table::TABLE.binary_search_by_key(&name, |&(known, _)| known);
+        let function = MULTIPLEXED.binary_search_by_key(&name, |&(known, ..)| known).ok();
+        let numbers = match (found, function) {
+            (Ok(found), _) => table::TABLE[found].1,
+            (Err(_), Some(_)) => [NONE; 3],
+            (Err(_), None) => return None,
+        };
+        let multiplexed = function.and_then(|function| {
+            let (_, through, value) = MULTIPLEXED[function];
+            Some(Entry::Multiplexed(number(through, Abi::X86)?, value))
+        });
+        Some(Call { numbers, multiplexed })
+    }
+
+    /// The entries of the call on an ABI: none, one, or two on x86, where a socket can be made in two ways. Numbers are
+    /// without x32's bit 30.
+    pub(crate) fn entries(self, abi: Abi) -> impl Iterator<Item = Entry> {
+        let multiplexed = self.multiplexed.filter(|_| abi == Abi::X86);
+        let direct = Some(self.numbers[abi as usize]).filter(|&number| number != NONE);
+        multiplexed.into_iter().chain(direct.map(|number| Entry::Direct(number.into())))
+    }
+}
+
+/// The number of a call on an ABI, without x32's bit 30.
 pub(crate) fn number(name: &str, abi: Abi) -> Option<u32> {
     let found = table::TABLE.binary_search_by_key(&name, |&(known, _)| known).ok()?;
-    let [x86_64, x86, x32] = table::TABLE[found].1;
-    let given = |number| (number != NONE).then_some(u32::from(number));
-    match abi {
-        Abi::X86_64 => given(x86_64),
-        Abi::X86 => given(x86),
-        Abi::X32 => given(x32).map(|number| number | X32_BIT),
-    }
+    let number = table::TABLE[found].1[abi as usize];
+    (number != NONE).then_some(u32::from(number))
 }
 
 #[cfg(test)]
@@ -112,15 +130,16 @@ mod tests {
     #[test]
     fn a_name_leads_to_its_numbers() {
         let numbers = |name| [Abi::X86_64, Abi::X86, Abi::X32].map(|abi| number(name, abi));
-        assert_eq!(numbers("read"), [Some(0), Some(3), Some(X32_BIT)]);
-        assert_eq!(numbers("execve"), [Some(59), Some(11), Some(X32_BIT | 520)]);
+        assert_eq!(numbers("read"), [Some(0), Some(3), Some(0)]);
+        assert_eq!(numbers("execve"), [Some(59), Some(11), Some(520)]);
         assert_eq!(numbers("chown32"), [None, Some(212), None]);
         assert_eq!(numbers("frobnicate"), [None; 3]);
     }
 
     #[test]
     fn a_socket_on_x86_is_made_in_two_ways() {
-        let entries: Vec<Entry> = entries("socket", Abi::X86).collect();
+        let socket = Call::named("socket").unwrap();
+        let entries: Vec<Entry> = socket.entries(Abi::X86).collect();
         assert_eq!(entries, [Entry::Multiplexed(102, 1), Entry::Direct(359)]);
     }
 }
