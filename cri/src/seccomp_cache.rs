@@ -6,6 +6,7 @@
 use crate::failure::{Failure, Result};
 use crate::spec::security::Seccomp;
 use ::seccomp::Profile;
+use shim_protocol::{Filter, Listener};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
@@ -18,14 +19,34 @@ const MAX_PROGRAMS: usize = 64;
 
 /// The compiled programs, by the profile's JSON or the capabilities of RuntimeDefault.
 #[derive(Debug, Default)]
-pub(crate) struct Programs(Mutex<HashMap<String, OwnedFd>>);
+pub(crate) struct Programs(Mutex<HashMap<String, Program>>);
+
+/// A program for a shim.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// Sealed.
+    pub(crate) memfd: OwnedFd,
+    /// How to load it.
+    pub(crate) filter: Filter,
+}
+
+impl Program {
+    /// How to load the program, if there is one.
+    pub(crate) fn filter_of(program: Option<&Program>) -> Filter {
+        program.map(|program| program.filter.clone()).unwrap_or_default()
+    }
+
+    fn duplicate(&self) -> sys::Result<Program> {
+        Ok(Program { memfd: sys::fd::duplicate(&self.memfd)?, filter: self.filter.clone() })
+    }
+}
 
 impl Programs {
     /// The program for a profile; `None` for none. Blocks.
     ///
     /// # Errors
     /// A profile that can't be read or compiled, by its path.
-    pub(crate) fn get(&self, profile: &Seccomp, capabilities: &[String]) -> Result<Option<OwnedFd>> {
+    pub(crate) fn get(&self, profile: &Seccomp, capabilities: &[String]) -> Result<Option<Program>> {
         match profile {
             Seccomp::Unconfined => Ok(None),
             Seccomp::RuntimeDefault => {
@@ -51,20 +72,32 @@ impl Programs {
         }
     }
 
-    fn compiled(&self, key: &str, profile: impl FnOnce() -> Result<Profile>) -> Result<OwnedFd> {
+    fn compiled(&self, key: &str, profile: impl FnOnce() -> Result<Profile>) -> Result<Program> {
         let mut programs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let internal = |error: sys::Error| Failure::internal("keep a seccomp program", &error);
         if let Some(program) = programs.get(key) {
-            return sys::fd::duplicate(program).map_err(internal);
+            return program.duplicate().map_err(internal);
         }
-        let program = ::seccomp::compile(&profile()?)
-            .map_err(|error| Failure::invalid(format!("compile seccomp profile: {}", crate::failure::chain(&error))))?;
-        let memfd = sys::fd::sealed_memfd(c"seccomp", &program.bytes(), false).map_err(internal)?;
-        let copy = sys::fd::duplicate(&memfd).map_err(internal)?;
+        let program = compile(&profile()?)?;
+        let copy = program.duplicate().map_err(internal)?;
         if programs.len() >= MAX_PROGRAMS {
             programs.clear();
         }
-        programs.insert(key.to_owned(), memfd);
+        programs.insert(key.to_owned(), program);
         Ok(copy)
     }
+}
+
+fn compile(profile: &Profile) -> Result<Program> {
+    let program = ::seccomp::compile(profile)
+        .map_err(|error| Failure::invalid(format!("compile seccomp profile: {}", crate::failure::chain(&error))))?;
+    let path = profile.listener_path.as_deref().filter(|path| !path.is_empty() && program.asks());
+    if program.asks() && path.is_none() {
+        return Err(Failure::invalid("seccomp listenerPath is not set".to_owned()));
+    }
+    let metadata = profile.listener_metadata.clone().unwrap_or_default();
+    let listener = path.map(|path| Listener { path: path.into(), metadata });
+    let memfd = sys::fd::sealed_memfd(c"seccomp", &program.bytes(), false)
+        .map_err(|error| Failure::internal("keep a seccomp program", &error))?;
+    Ok(Program { memfd, filter: Filter { flags: program.flags(), listener } })
 }

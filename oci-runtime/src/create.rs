@@ -13,7 +13,7 @@ use crate::inputs::{Created, Gate, Inputs, StdioFds};
 use crate::launch::{Asked, Launch, Launched, launch};
 use crate::own_image;
 use crate::plan::{Namespace, Plan};
-use crate::seccomp_filter;
+use crate::seccomp_filter::Filter;
 
 /// Creates the container: on success its first process waits behind [`Inputs::gate`], ready to run the program.
 ///
@@ -23,7 +23,10 @@ use crate::seccomp_filter;
 /// Nothing is left of a container that could not be created: its process is dead and its cgroup removed.
 pub fn create(plan: Plan, mut inputs: Inputs<'_>) -> Result<Created, Error> {
     let settings = Settings {
-        seccomp: seccomp_filter::load(inputs.seccomp.take(), plan.seccomp.as_ref())?,
+        seccomp: match (inputs.seccomp.take(), &plan.seccomp) {
+            (None, Some(profile)) => Some(Filter::compile(profile)?),
+            (given, _) => given,
+        },
         best_effort_oom_score: inputs.best_effort_oom_score,
         best_effort_rlimits: inputs.best_effort_rlimits,
         preserve_fds: inputs.preserve_fds,

@@ -19,7 +19,6 @@ use crate::inputs::{Created, ExecInputs, StdioFds, Target};
 use crate::launch::{Channel, Launch, launch};
 use crate::own_image;
 use crate::plan::ProcessPlan;
-use crate::seccomp_filter;
 
 /// Runs a process in the container of `target`; on success its program was executed.
 ///
@@ -56,7 +55,7 @@ fn enter_and_run(
     mut inputs: ExecInputs<'_>,
 ) -> Result<Created, Error> {
     let settings = Settings {
-        seccomp: seccomp_filter::load(inputs.seccomp.take(), None)?,
+        seccomp: inputs.seccomp.take(),
         best_effort_oom_score: inputs.best_effort_oom_score,
         best_effort_rlimits: inputs.best_effort_rlimits,
         preserve_fds: inputs.preserve_fds,

@@ -5,15 +5,16 @@ use std::path::PathBuf;
 
 use cgroup::Layout;
 
+use crate::seccomp_filter::Filter;
+
 /// Everything of [`create`](crate::create) that a config.json can't hold.
 pub struct Inputs<'a> {
     /// The root file system.
     pub root: Root,
     /// Standard streams; ignored when the process has a terminal.
     pub stdio: StdioFds,
-    /// A memfd with the BPF program (an array of `struct sock_filter`). `None`: the plan's profile, if it has one, is
-    /// compiled now.
-    pub seccomp: Option<OwnedFd>,
+    /// The system call filter. `None`: the plan's profile, if it has one, is compiled now.
+    pub seccomp: Option<Filter>,
     /// Whose child the container becomes.
     pub parent: Parent,
     /// What the created container waits for.
@@ -70,8 +71,8 @@ impl<'a> Inputs<'a> {
 pub struct ExecInputs<'a> {
     /// Standard streams; ignored when the process has a terminal.
     pub stdio: StdioFds,
-    /// A memfd with the BPF program; `None` for no filter.
-    pub seccomp: Option<OwnedFd>,
+    /// The system call filter; `None` for none.
+    pub seccomp: Option<Filter>,
     /// Whose child the process becomes.
     pub parent: Parent,
     /// See [`Inputs::best_effort_oom_score`].

@@ -39,4 +39,5 @@ pub use inputs::{Born, Created, ExecInputs, Gate, Inputs, Parent, Root, StdioFds
 pub use own_image::protect as protect_own_image;
 pub use plan::{Plan, PlanError, ProcessPlan};
 pub use seccomp;
+pub use seccomp_filter::{Filter, Listener};
 pub use status::{StartError, StartErrorKind};

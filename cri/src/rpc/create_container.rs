@@ -14,6 +14,7 @@ use crate::pod_files;
 use crate::pods::{Pods, blocking};
 use crate::records::make_private_dir;
 use crate::sandbox::{Phase, Sandbox, SandboxRecord};
+use crate::seccomp_cache::Program;
 use crate::shim::CallError;
 use crate::spec::capabilities::CapabilitySets;
 use crate::spec::namespaces::PidNamespace;
@@ -317,12 +318,13 @@ fn prepare(pods: &Pods, sandbox: &SandboxRecord, mut plan: Plan, stages: &Stages
         stdin: plan.record.config.stdin,
         stdin_once: plan.record.config.stdin_once,
         seccomp: seccomp.is_some(),
+        filter: Program::filter_of(seccomp.as_ref()),
         shm: shm.then(|| PathBuf::from("/dev/shm")),
         sources: plan.sources,
         best_effort_oom_score: true,
         best_effort_rlimits: false,
     };
-    let fds = [memfd, rootfs].into_iter().chain(seccomp).collect();
+    let fds = [memfd, rootfs].into_iter().chain(seccomp.map(|program| program.memfd)).collect();
     Ok(Prepared { record: plan.record, create, fds })
 }
 

@@ -7,6 +7,7 @@ use super::run_pod_sandbox::{call, unexpected};
 use crate::container::Life;
 use crate::failure::{Failure, Result, chain};
 use crate::pods::{Pods, blocking};
+use crate::seccomp_cache::Program;
 use crate::shim::{CallError, Shim};
 use crate::spec::capabilities::CapabilitySets;
 use crate::spec::{security, security_context};
@@ -57,7 +58,7 @@ pub(crate) async fn exec_sync(pods: &Arc<Pods>, request: ExecSyncRequest) -> Res
 /// What an exec is started with, and our ends of its pipes.
 struct Prepared {
     process: OwnedFd,
-    seccomp: Option<OwnedFd>,
+    seccomp: Option<Program>,
     stdout: (OwnedFd, OwnedFd),
     stderr: (OwnedFd, OwnedFd),
 }
@@ -101,10 +102,12 @@ impl Running {
             stdio: Stdio { stdin: false, stdout: true, stderr: true },
             terminal: false,
             seccomp: prepared.seccomp.is_some(),
+            filter: Program::filter_of(prepared.seccomp.as_ref()),
         }));
         let reader = |pipe| Receiver::from_owned_fd(pipe).map_err(|error| Failure::internal(&what, &error));
         let (stdout, stderr) = (reader(prepared.stdout.0)?, reader(prepared.stderr.0)?);
-        let fds = [prepared.process, prepared.stdout.1, prepared.stderr.1].into_iter().chain(prepared.seccomp);
+        let seccomp = prepared.seccomp.map(|program| program.memfd);
+        let fds = [prepared.process, prepared.stdout.1, prepared.stderr.1].into_iter().chain(seccomp);
         let exit = shim.expect_exit(&exec).map_err(|error| call(&what, error))?;
         let deadline = timeout.map(|timeout| (Instant::now() + timeout, timeout));
         let mut running = Running { exit: Some(exit), exec, stdout, stderr, deadline, shim, over: false };

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use oci_runtime::Filter;
 use oci_runtime::plan::Plan;
-use oci_runtime::seccomp;
 use oci_spec::runtime::Spec;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::Error;
@@ -18,8 +17,8 @@ pub(crate) struct Bundle {
     pub(crate) path: PathBuf,
     pub(crate) spec: Spec,
     pub(crate) plan: Plan,
-    /// The BPF program of `linux.seccomp`.
-    pub(crate) filter: Option<Vec<u8>>,
+    /// That of `linux.seccomp`.
+    pub(crate) filter: Option<Filter>,
 }
 
 /// Reads the config of a bundle, by default of the working directory, and checks it whole.
@@ -30,7 +29,7 @@ pub(crate) fn load(path: Option<&Path>, log: &mut Log) -> Result<Bundle, Error> 
     let (spec, warnings) = oci_runtime::config::parse(&json)?;
     warnings.iter().for_each(|warning| log.warn(warning));
     let plan = Plan::from_spec(&spec, Some(&path))?;
-    let filter = compile_filter(&json)?;
+    let filter = plan.seccomp.as_ref().map(Filter::compile).transpose()?;
     Ok(Bundle { path, spec, plan, filter })
 }
 
@@ -50,19 +49,4 @@ fn read(bundle: &Path) -> Result<Vec<u8>, Error> {
         std::io::ErrorKind::NotFound => format!("JSON specification file {} not found", path.display()).into(),
         _ => format!("read {}: {error}", path.display()).into(),
     })
-}
-
-fn compile_filter(json: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-    #[derive(Deserialize)]
-    struct Config {
-        linux: Option<Linux>,
-    }
-    #[derive(Deserialize)]
-    struct Linux {
-        seccomp: Option<seccomp::Profile>,
-    }
-    let config: Config =
-        serde_json::from_slice(json).map_err(|error| format!("linux.seccomp is not valid: {error}"))?;
-    let Some(profile) = config.linux.and_then(|linux| linux.seccomp) else { return Ok(None) };
-    Ok(Some(seccomp::compile(&profile)?.bytes()))
 }

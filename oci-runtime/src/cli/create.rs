@@ -70,12 +70,12 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>) -> Result<New, Er
         make_fifo(dir)?;
     }
     if let Some(filter) = &filter {
-        sys::fs::atomic_write(dir.join("seccomp.bpf"), filter, Durability::Rename, 0o600)?;
+        sys::fs::atomic_write(dir.join("seccomp.bpf"), &filter.encode(), Durability::Rename, 0o600)?;
     }
     let mut silent = |_: &str| {};
     let inputs = Inputs {
         stdio,
-        seccomp: filter.map(|filter| sys::fd::sealed_memfd(c"seccomp", &filter, false)).transpose()?,
+        seccomp: filter,
         gate: if behind_fifo { Gate::Fifo(fifo) } else { Gate::Pipe },
         preserve_fds: inherited.count(),
         ..Inputs::new(Root::Path(rootfs.clone()), &mut silent)

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use oci_runtime::plan::ProcessPlan;
-use oci_runtime::{ExecInputs, Target};
+use oci_runtime::{ExecInputs, Filter, Target};
 use serde_json::{Value, json};
 
 use super::Error;
@@ -135,13 +135,14 @@ fn parse_user(text: &str) -> Result<(u32, Option<u32>), Error> {
 }
 
 /// The container's own filter holds for what joins it.
-fn filter(container: &Container) -> Result<Option<std::os::fd::OwnedFd>, Error> {
+fn filter(container: &Container) -> Result<Option<Filter>, Error> {
     let path = container.filter();
     match std::fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         read => {
-            let program = read.map_err(|error| format!("read {}: {error}", path.display()))?;
-            Ok(Some(sys::fd::sealed_memfd(c"seccomp", &program, false)?))
+            let bytes = read.map_err(|error| format!("read {}: {error}", path.display()))?;
+            let filter = Filter::decode(&bytes).ok_or_else(|| format!("{} is not a filter", path.display()))?;
+            Ok(Some(filter))
         }
     }
 }

@@ -21,8 +21,8 @@ use sys::rootfd::RootFd;
 
 use process::Standing;
 pub(crate) use process::{
-    Filter, Settings, become_program, enter, keep_only, prepare, reset_signals, set_label, set_oom_score,
-    shed_capabilities, start_session,
+    Settings, become_program, enter, keep_only, prepare, reset_signals, set_label, set_oom_score, shed_capabilities,
+    start_session,
 };
 
 use crate::error::{Error, Step};

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use sys::Errno;
 use sys::at::{self, OFlag};
-use sys::credentials::{self, Capabilities, CapabilitySets, Limit, SeccompFlags};
+use sys::credentials::{self, Capabilities, CapabilitySets, Limit};
 use sys::namespace::Kind;
 use sys::process::PidFd;
 use sys::procfs::ProcFd;
@@ -23,11 +23,12 @@ use crate::inputs::StdioFds;
 use crate::launch::Channel;
 use crate::plan::ProcessPlan;
 use crate::program;
+use crate::seccomp_filter::Filter;
 
 /// How strict to be, and the filter.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// The BPF program, ready to load.
+    /// The system call filter.
     pub(crate) seccomp: Option<Filter>,
     /// See [`Inputs`](crate::Inputs).
     pub(crate) best_effort_oom_score: bool,
@@ -39,15 +40,6 @@ pub(crate) struct Settings {
     pub(crate) own_image: at::FileStat,
     /// See [`Inputs`](crate::Inputs).
     pub(crate) program_at_start: bool,
-}
-
-/// A seccomp program and its flags.
-#[derive(Debug)]
-pub(crate) struct Filter {
-    /// An array of `struct sock_filter`.
-    pub(crate) program: Vec<u8>,
-    /// `SECCOMP_FILTER_FLAG_*`.
-    pub(crate) flags: SeccompFlags,
 }
 
 /// Where the process stands when all around it is set up.
@@ -293,6 +285,9 @@ fn set_rlimits(plan: &ProcessPlan, settings: &Settings) -> Result<(), Error> {
 
 fn load_filter(settings: &Settings) -> Result<(), Error> {
     match &settings.seccomp {
+        Some(Filter { listener: Some(_), .. }) => {
+            Err(Error::Refused("linux.seccomp: SCMP_ACT_NOTIFY is not built yet".to_owned()))
+        }
         Some(filter) => {
             credentials::seccomp_load(&filter.program, filter.flags).step(|| "load linux.seccomp".to_owned())
         }

@@ -9,13 +9,15 @@ mod mounts;
 mod namespaces;
 mod process;
 mod resources;
+mod seccomp;
 mod sysctl;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use ::seccomp::Profile;
 use cgroup::{CgroupPath, Resources};
-use oci_spec::runtime::{Linux, LinuxSeccomp, LinuxSeccompAction, Spec};
+use oci_spec::runtime::{Linux, Spec};
 
 pub use capabilities::CapabilitySets;
 pub use devices::{Device, NodeKind};
@@ -58,7 +60,7 @@ pub struct Plan {
     /// Its limits, with the device rules that every container needs.
     pub resources: Resources,
     /// The system call filter, to be compiled.
-    pub seccomp: Option<LinuxSeccomp>,
+    pub seccomp: Option<Profile>,
     /// What runs.
     pub process: ProcessPlan,
 }
@@ -120,7 +122,7 @@ impl Plan {
             sysctls: sysctls(linux.sysctl().as_ref(), &namespaces)?,
             cgroup: cgroup_path(linux)?,
             resources: resources(linux)?,
-            seccomp: linux.seccomp().clone(),
+            seccomp: linux.seccomp().as_ref().map(seccomp::profile).transpose()?,
             process: ProcessPlan::from_process(process)?,
             namespaces,
         })
@@ -154,14 +156,7 @@ fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
 }
 
 fn refuse_unbuilt_linux(linux: &Linux) -> Result<(), PlanError> {
-    let listener = linux.seccomp().as_ref().and_then(|seccomp| seccomp.listener_path().as_ref());
-    let notify = |seccomp: &LinuxSeccomp| {
-        let rules = seccomp.syscalls().iter().flatten();
-        let mut actions = rules.map(|rule| rule.action()).chain([seccomp.default_action()]);
-        actions.any(|action| action == LinuxSeccompAction::ScmpActNotify)
-    };
     for (field, used) in [
-        ("linux.seccomp: SCMP_ACT_NOTIFY", linux.seccomp().as_ref().is_some_and(notify)),
         ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|list| !list.is_empty())),
         ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|list| !list.is_empty())),
         ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|map| !map.is_empty())),
@@ -170,7 +165,6 @@ fn refuse_unbuilt_linux(linux: &Linux) -> Result<(), PlanError> {
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),
         ("linux.personality", linux.personality().is_some()),
-        ("linux.seccomp.listenerPath", listener.is_some_and(|path| !path.as_os_str().is_empty())),
     ] {
         if used {
             return Err(unsupported(field, "not built yet"));

@@ -104,11 +104,6 @@ fn what_is_not_built_is_refused_by_name() {
         ("/linux/namespaces", json!([{"type": "time"}]), "linux.namespaces[0]"),
         ("/hooks", json!({"poststop": [{"path": "/bin/true"}]}), "hooks.poststop"),
         ("/hooks", json!({"prestart": [{"path": "/bin/true"}]}), "hooks.prestart"),
-        (
-            "/linux/seccomp",
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/x"}),
-            "linux.seccomp.listenerPath",
-        ),
     ] {
         match plan(&[(pointer, value)]) {
             Err(PlanError::Unsupported { field: named, .. }) => assert_eq!(named, field),

@@ -153,6 +153,9 @@ pub struct Create {
     pub stdin_once: bool,
     /// Whether a `seccomp` fd is sent.
     pub seccomp: bool,
+    /// How its program is loaded.
+    #[serde(default)]
+    pub filter: Filter,
     /// The pod's `/dev/shm` is mounted at this path of the container.
     pub shm: Option<PathBuf>,
     /// What bind mount sources need before the spec's mounts are made; a source that hangs hangs only this verb.
@@ -207,6 +210,27 @@ pub struct Exec {
     pub terminal: bool,
     /// Whether a `seccomp` fd is sent.
     pub seccomp: bool,
+    /// How its program is loaded.
+    #[serde(default)]
+    pub filter: Filter,
+}
+
+/// How the program of a `seccomp` fd is loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Filter {
+    /// `SECCOMP_FILTER_FLAG_*`.
+    pub flags: u32,
+    /// Who decides where the program asks (`SCMP_ACT_NOTIFY`).
+    pub listener: Option<Listener>,
+}
+
+/// Who gets the fd on which a filter asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// A Unix socket of the host.
+    pub path: PathBuf,
+    /// Sent along, as it is.
+    pub metadata: String,
 }
 
 /// Which of the three standard streams have an fd.

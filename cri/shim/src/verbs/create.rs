@@ -107,7 +107,7 @@ fn make(create: &Create, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
     inputs.cgroups = Some(reporter.cgroups.layout().clone());
     inputs.cgroup_made = Some(&mut cgroup_made);
     inputs.stdio = pipes.theirs;
-    inputs.seccomp = seccomp;
+    inputs.seccomp = super::filter(seccomp, &create.filter)?;
     inputs.parent = Parent::CallersParent;
     inputs.gate = Gate::Pipe;
     inputs.shared_memory = shared_memory;

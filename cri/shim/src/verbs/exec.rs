@@ -71,7 +71,7 @@ fn run(exec: &Exec, target: &Target, fds: Vec<OwnedFd>, reporter: &Reporter) -> 
     let mut born = |_: i32, pidfd: BorrowedFd<'_>| reporter.send(&Report::Born, &[pidfd]);
     let mut inputs = ExecInputs::new(&mut progress);
     inputs.stdio = stdio;
-    inputs.seccomp = seccomp;
+    inputs.seccomp = super::filter(seccomp, &exec.filter)?;
     inputs.parent = Parent::CallersParent;
     inputs.best_effort_oom_score = true;
     inputs.best_effort_rlimits = true;

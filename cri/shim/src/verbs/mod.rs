@@ -18,7 +18,7 @@ use crate::failure::{chain, failure, internal};
 use crate::progress::{Ended, Result};
 use crate::supervisor::Shim;
 use crate::task::{Call, Job};
-use oci_runtime::PlanError;
+use oci_runtime::{Filter, Listener, PlanError};
 use shim_protocol::{Answer, ErrorKind, Failure, Stdio, Verb};
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -139,6 +139,15 @@ fn runtime_failure(error: &oci_runtime::Error) -> Failure {
     }
 }
 
+/// The filter whose program was sent, if one was.
+fn filter(program: Option<OwnedFd>, how: &shim_protocol::Filter) -> Result<Option<Filter>> {
+    let listener = how.listener.as_ref().map(|who| Listener { path: who.path.clone(), metadata: who.metadata.clone() });
+    program
+        .map(|program| Filter::from_memfd(&program, how.flags, listener))
+        .transpose()
+        .map_err(|error| runtime_failure(&error))
+}
+
 /// A stage child sent less than it told.
 fn too_few_fds() -> Failure {
     failure(ErrorKind::Internal, "file descriptors are missing beside a message")
@@ -192,7 +201,14 @@ mod tests {
     fn each_verb_takes_exactly_the_fds_that_it_names() {
         let both = Stdio { stdin: false, stdout: true, stderr: true };
         let exec = |terminal| {
-            let exec = Exec { container: "c".into(), exec: "e".into(), stdio: both, terminal, seccomp: true };
+            let exec = Exec {
+                container: "c".into(),
+                exec: "e".into(),
+                stdio: both,
+                terminal,
+                seccomp: true,
+                filter: Default::default(),
+            };
             Verb::Exec(Box::new(exec))
         };
         for (verb, expected) in [
