@@ -5,9 +5,11 @@
 
 pub(crate) mod bundle;
 mod canary;
+mod effort;
 
 mod escapes;
 mod filesystems;
 mod joins;
 mod processes;
+mod races;
 mod refusals;
