@@ -106,8 +106,14 @@ fn open_target(path: &Path) -> Result<OwnedFd> {
 /// Use it in a private mount namespace and take the result out with [`clone_tree`].
 // The target is named by /proc/self/fd/N, which mount(2) follows to the very inode.
 pub fn mount_on(source: &str, target: &impl AsFd, fstype: &str, how: MsFlags, data: &str) -> Result<()> {
+    /// The kernel copies so much and drops the rest without a word (fs/namespace.c copy_mount_options).
+    const PAGE: usize = 4096;
     let path = at::proc_path(target);
-    nix::mount::mount(Some(source), path.as_c_str(), Some(fstype), how, Some(data)).map_err(|errno| {
+    let mounted = match data.len() {
+        PAGE.. => Err(Errno::E2BIG),
+        _ => nix::mount::mount(Some(source), path.as_c_str(), Some(fstype), how, Some(data)),
+    };
+    mounted.map_err(|errno| {
         let (source, fstype, data) = (quoted(source), quoted(fstype), quoted(data));
         Error::new("mount", errno, format_args!("{source}, {}, {fstype}, {}, {data}", fd(target), flags(how)))
     })

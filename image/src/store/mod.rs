@@ -22,6 +22,7 @@ mod flight;
 mod lock;
 mod mount;
 mod open;
+mod overlay;
 mod pull;
 mod pull_error;
 mod records;
