@@ -20,6 +20,7 @@ const OPEN_FILES: u64 = 1_000_000;
 /// # Errors
 /// A directory or the socket can't be made, another daemon serves it, or the state can't be read.
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
+    sys::kernel::require_minimum()?;
     allow_open_files(OPEN_FILES);
     let runtime = runtime()?;
     let daemon = runtime.block_on(open(settings))?;

@@ -41,6 +41,7 @@ pub(super) fn wanted(config: Config, manifests: &str) -> Result<Config, ConfigEr
 /// # Errors
 /// A part could not be opened.
 pub(crate) fn run(config: Config, settings: &Settings) -> anyhow::Result<()> {
+    sys::kernel::require_minimum()?;
     allow_open_files(config.max_open_files);
     private_folder(&settings.state)?;
     let score = config.oom_score_adj;

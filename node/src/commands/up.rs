@@ -84,6 +84,7 @@ impl Folders {
 /// # Errors
 /// One of the two could not start, or ended by itself.
 pub(crate) fn run(config: Config, settings: &Settings) -> anyhow::Result<()> {
+    sys::kernel::require_minimum()?;
     let mut settings = settings.clone();
     cri::allow_open_files(config.max_open_files);
     cri::private_folder(&settings.state)?;

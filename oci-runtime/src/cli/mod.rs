@@ -90,7 +90,10 @@ fn dispatch(global: &Global, verb: Verb, inherited: streams::Inherited, log: &mu
 /// A process that enters a container must not run a file that the container could write (CVE-2019-5736).
 fn protect(verb: &Verb) -> Result<(), Error> {
     match verb {
-        Verb::Create(_) | Verb::Run(_) | Verb::Exec(_) => Ok(oci_runtime::protect_own_image()?),
+        Verb::Create(_) | Verb::Run(_) | Verb::Exec(_) => {
+            sys::kernel::require_minimum()?;
+            Ok(oci_runtime::protect_own_image()?)
+        }
         _ => Ok(()),
     }
 }
