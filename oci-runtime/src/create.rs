@@ -6,6 +6,7 @@ use cgroup::{Cgroup, Layout};
 use sys::credentials::CapabilitySets;
 use sys::process::CloneFlags;
 
+use crate::agent;
 use crate::error::{Error, Step};
 use crate::host::{self, Host};
 use crate::init::{self, Init, Settings};
@@ -13,7 +14,9 @@ use crate::inputs::{Created, Gate, Inputs, StdioFds};
 use crate::launch::{Asked, Launch, Launched, launch};
 use crate::own_image;
 use crate::plan::{Namespace, Plan};
-use crate::seccomp_filter::Filter;
+use crate::seccomp_filter::{Filter, Listener};
+use crate::state::{Identity, Status};
+use crate::status::Request;
 
 /// Creates the container: on success its first process waits behind [`Inputs::gate`], ready to run the program.
 ///
@@ -71,16 +74,25 @@ fn start(
         parent: inputs.parent,
     };
     (inputs.progress)("clone the container's process");
+    let listener = settings.seccomp.as_ref().and_then(|filter| filter.listener.clone());
     let init = Init { plan, host, cgroup, stdio, settings };
     let mut launched = launch(&how, |channel| init::run(init, channel))?;
     launched.announce(inputs.born.take());
+    let identity = &inputs.identity;
+    let mut attend = |asked: Asked<'_>| attend(&asked, identity, listener.as_ref());
     let console = launched.hear(&mut inputs.progress, &mut attend)?;
     finish(launched, console, inputs.gate == Gate::Pipe)
 }
 
 /// What the creator does for the process that it made.
-fn attend(asked: Asked<'_>) -> Result<(), Error> {
-    Err(unknown(&asked))
+fn attend(asked: &Asked<'_>, identity: &Identity, listener: Option<&Listener>) -> Result<(), Error> {
+    match (asked.request, listener) {
+        (Request::Listener(number), Some(listener)) => {
+            let state = identity.state(Status::Creating, asked.process.pid.as_raw());
+            agent::hand_over(listener, asked, number, state)
+        }
+        _ => Err(unknown(asked)),
+    }
 }
 
 /// Nobody asks for what is in no plan.

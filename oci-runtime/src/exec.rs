@@ -11,14 +11,17 @@ use sys::poll::Interest;
 use sys::process::{CloneArgs, CloneFlags, Fork, Pid, PidFd, Process, Signal};
 use sys::procfs::ProcFd;
 
+use crate::agent;
 use crate::create::{finish, unknown, without_null};
 use crate::error::{Error, Step};
 use crate::host;
 use crate::init::{self, Settings};
 use crate::inputs::{Created, ExecInputs, StdioFds, Target};
-use crate::launch::{Channel, Launch, launch};
+use crate::launch::{Asked, Channel, Launch, launch};
 use crate::own_image;
 use crate::plan::ProcessPlan;
+use crate::state::Status;
+use crate::status::Request;
 
 /// Runs a process in the container of `target`; on success its program was executed.
 ///
@@ -54,6 +57,7 @@ fn enter_and_run(
     first: &PidFd,
     mut inputs: ExecInputs<'_>,
 ) -> Result<Created, Error> {
+    let listener = inputs.seccomp.as_ref().and_then(|filter| filter.listener.clone());
     let settings = Settings {
         seccomp: inputs.seccomp.take(),
         best_effort_oom_score: inputs.best_effort_oom_score,
@@ -82,7 +86,13 @@ fn enter_and_run(
     joiner.announce(inputs.born.as_deref_mut());
     let mut launched = joiner.follow(&procfs, &mut inputs.progress)?;
     launched.announce(inputs.born.as_deref_mut());
-    let console = launched.hear(&mut inputs.progress, &mut |asked| Err(unknown(&asked)))?;
+    let mut attend = |asked: Asked<'_>| match (asked.request, &listener) {
+        (Request::Listener(number), Some(listener)) => {
+            agent::hand_over(listener, &asked, number, inputs.identity.state(Status::Running, target.pid))
+        }
+        _ => Err(unknown(&asked)),
+    };
+    let console = launched.hear(&mut inputs.progress, &mut attend)?;
     finish(launched.start(&procfs)?, console, false)
 }
 

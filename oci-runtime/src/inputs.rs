@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use cgroup::Layout;
 
 use crate::seccomp_filter::Filter;
+use crate::state::Identity;
 
 /// Everything of [`create`](crate::create) that a config.json can't hold.
 pub struct Inputs<'a> {
+    /// Whose process it is, for hooks and seccomp agents.
+    pub identity: Identity,
     /// The root file system.
     pub root: Root,
     /// Standard streams; ignored when the process has a terminal.
@@ -49,6 +52,7 @@ impl<'a> Inputs<'a> {
     /// The strict defaults: a plain child behind a pipe, no streams, nothing shared, nothing best effort.
     pub fn new(root: Root, progress: &'a mut dyn FnMut(&str)) -> Self {
         Inputs {
+            identity: Identity::default(),
             root,
             stdio: StdioFds::default(),
             seccomp: None,
@@ -69,6 +73,8 @@ impl<'a> Inputs<'a> {
 
 /// Everything of [`exec`](crate::exec) that a process object can't hold; fields as in [`Inputs`].
 pub struct ExecInputs<'a> {
+    /// See [`Inputs::identity`].
+    pub identity: Identity,
     /// Standard streams; ignored when the process has a terminal.
     pub stdio: StdioFds,
     /// The system call filter; `None` for none.
@@ -91,6 +97,7 @@ impl<'a> ExecInputs<'a> {
     /// The strict defaults.
     pub fn new(progress: &'a mut dyn FnMut(&str)) -> Self {
         ExecInputs {
+            identity: Identity::default(),
             stdio: StdioFds::default(),
             seccomp: None,
             parent: Parent::Caller,

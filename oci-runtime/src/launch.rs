@@ -44,7 +44,11 @@ impl Channel {
     /// The creator is gone. What it fails with it tells its caller itself, and ends this process.
     #[allow(dead_code, reason = "what the creator is asked for is built next")]
     pub(crate) fn ask(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<(), Error> {
-        match self.send(&Message::Asks(request), fd) && self.wait() {
+        let message = Message::Asks(request);
+        // By a plain write where that will do: a filter may be in force that has anything but it decided by the agent that is
+        // yet to get its listener from the creator.
+        let sent = if fd.is_some() { self.send(&message, fd) } else { self.write(&message.encode()) };
+        match sent && self.wait() {
             true => Ok(()),
             false => Err(Error::Refused(format!("the creator ended before it had done its part: {request:?}"))),
         }
@@ -64,8 +68,12 @@ impl Channel {
             // Nobody listens: a write would raise SIGPIPE.
             Err(error) if error.is(Errno::EPIPE) => false,
             // A filter that knows no sendmsg knows write, or no program could print a word.
-            Err(_) => fds.is_empty() && matches!((&self.0).write(&message), Ok(length) if length == message.len()),
+            Err(_) => fds.is_empty() && self.write(&message),
         }
+    }
+
+    fn write(&self, message: &[u8]) -> bool {
+        matches!((&self.0).write(message), Ok(length) if length == message.len())
     }
 }
 

@@ -17,6 +17,7 @@
 //! The library knows nothing of container ids, state files, pods or images, and logs nothing: the `orlop-runtime`
 //! command and `orlop-shim` do.
 
+mod agent;
 pub mod config;
 mod create;
 mod error;
@@ -29,6 +30,7 @@ mod own_image;
 pub mod plan;
 mod program;
 mod seccomp_filter;
+mod state;
 mod status;
 
 pub use cgroup;
@@ -40,4 +42,5 @@ pub use own_image::protect as protect_own_image;
 pub use plan::{Plan, PlanError, ProcessPlan};
 pub use seccomp;
 pub use seccomp_filter::{Filter, Listener};
+pub use state::{Identity, SPEC_VERSION, State, Status};
 pub use status::{StartError, StartErrorKind};

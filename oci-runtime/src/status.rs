@@ -36,8 +36,8 @@ pub(crate) enum Request {
     NetDevices,
     /// Run the hooks that belong into the creator's namespaces.
     Hooks,
-    /// Hand on the listener of the seccomp filter that is loaded.
-    Listener,
+    /// Hand on the listener of the seccomp filter that is loaded, which has this number in the process.
+    Listener(i32),
 }
 
 impl Message {

@@ -9,6 +9,7 @@ mod effort;
 
 mod escapes;
 mod filesystems;
+mod filters;
 mod joins;
 mod processes;
 mod races;

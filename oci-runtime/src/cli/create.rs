@@ -1,9 +1,10 @@
 //! create: everything but running the program.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use oci_runtime::plan::Namespace;
-use oci_runtime::{Created, Gate, Inputs, Root, StdioFds};
+use oci_runtime::{Created, Gate, Identity, Inputs, Root, StdioFds};
 use sys::fs::Durability;
 use sys::process::{Pid, Process};
 
@@ -73,7 +74,11 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>) -> Result<New, Er
         sys::fs::atomic_write(dir.join("seccomp.bpf"), &filter.encode(), Durability::Rename, 0o600)?;
     }
     let mut silent = |_: &str| {};
+    let annotations: HashMap<String, String> = spec.annotations().clone().unwrap_or_default();
+    let identity =
+        Identity { id: id.to_string(), bundle: path.clone(), annotations: annotations.clone().into_iter().collect() };
     let inputs = Inputs {
+        identity,
         stdio,
         seccomp: filter,
         gate: if behind_fifo { Gate::Fifo(fifo) } else { Gate::Pipe },
@@ -91,7 +96,7 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>) -> Result<New, Er
         created: Timestamp::now(),
         cgroup,
         shares_pids,
-        annotations: spec.annotations().clone().unwrap_or_default(),
+        annotations,
     };
     match Container::create(PathBuf::from(dir), record) {
         Ok(container) => Ok(New { container, created }),

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use oci_runtime::plan::ProcessPlan;
-use oci_runtime::{ExecInputs, Filter, Target};
+use oci_runtime::{ExecInputs, Filter, Identity, Target};
 use serde_json::{Value, json};
 
 use super::Error;
@@ -41,7 +41,14 @@ pub(crate) fn exec(store: &Store<'_>, flags: &Exec, inherited: Inherited, log: &
         cgroup: Some(container.record.cgroup.clone()),
     };
     let mut silent = |_: &str| {};
+    let record = &container.record;
+    let identity = Identity {
+        id: record.id.clone(),
+        bundle: record.bundle.clone(),
+        annotations: record.annotations.clone().into_iter().collect(),
+    };
     let inputs = ExecInputs {
+        identity,
         stdio,
         seccomp: filter(&container)?,
         preserve_fds: inherited.count(),

@@ -34,13 +34,11 @@ use std::process::ExitCode;
 
 use args::{Command, Global, Verb};
 use log::Log;
+pub(crate) use oci_runtime::SPEC_VERSION;
 use store::Store;
 
 /// What a verb fails with; printed as a chain, "a: b: c".
 pub(crate) type Error = Box<dyn std::error::Error>;
-
-/// The version of the runtime-spec that the command line follows.
-const SPEC_VERSION: &str = "1.3.0";
 
 /// The exit code for a failure of our own; exec has another, so that it cannot be taken for the program's.
 const FAILED: u8 = 1;

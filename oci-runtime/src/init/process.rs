@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use sys::Errno;
@@ -24,6 +24,7 @@ use crate::launch::Channel;
 use crate::plan::ProcessPlan;
 use crate::program;
 use crate::seccomp_filter::Filter;
+use crate::status::Request;
 
 /// How strict to be, and the filter.
 #[derive(Debug)]
@@ -207,7 +208,7 @@ pub(crate) fn become_program(
         credentials::set_no_new_privs().step(|| "set no_new_privs".to_owned())?;
     } else {
         // Without no_new_privs loading a filter takes CAP_SYS_ADMIN, which is about to go.
-        load_filter(settings)?;
+        load_filter(settings, channel)?;
     }
     take_identity(plan)?;
     if entered.is_err() {
@@ -217,6 +218,11 @@ pub(crate) fn become_program(
     let program = harmless.and_then(|()| Ok(program::find(&plan.args[0], &env)?));
     let program = if settings.program_at_start { program } else { Ok(program?) };
 
+    // Not last, then: the creator, which has to hand its listener on, may be gone after the next step.
+    let asks = settings.seccomp.as_ref().is_some_and(|filter| filter.listener.is_some());
+    if plan.no_new_privileges && asks {
+        load_filter(settings, channel)?;
+    }
     if !channel.ready(console.as_ref().map(AsFd::as_fd)) {
         return Err(Error::Refused("the creator can't be told that all is ready".to_owned()));
     }
@@ -225,9 +231,9 @@ pub(crate) fn become_program(
         return Err(Error::Refused("the creator ended before the start".to_owned()));
     }
     let path = program?;
-    if plan.no_new_privileges {
+    if plan.no_new_privileges && !asks {
         // Last of all, so that the filter need not allow anything but the exec.
-        load_filter(settings)?;
+        load_filter(settings, channel)?;
     }
     let Err(error) = sys::process::execve(&path, &plan.args, &env);
     Err(program::explain(&path, error.errno()).into())
@@ -283,13 +289,14 @@ fn set_rlimits(plan: &ProcessPlan, settings: &Settings) -> Result<(), Error> {
     Ok(())
 }
 
-fn load_filter(settings: &Settings) -> Result<(), Error> {
+/// Loads the filter; one that asks an agent has the creator hand its listener on.
+fn load_filter(settings: &Settings, channel: &Channel) -> Result<(), Error> {
+    let step = || "load linux.seccomp".to_owned();
     match &settings.seccomp {
-        Some(Filter { listener: Some(_), .. }) => {
-            Err(Error::Refused("linux.seccomp: SCMP_ACT_NOTIFY is not built yet".to_owned()))
-        }
-        Some(filter) => {
-            credentials::seccomp_load(&filter.program, filter.flags).step(|| "load linux.seccomp".to_owned())
+        Some(Filter { program, flags, listener: None }) => credentials::seccomp_load(program, *flags).step(step),
+        Some(Filter { program, flags, listener: Some(_) }) => {
+            let listener = credentials::seccomp_load_with_listener(program, *flags).step(step)?;
+            channel.ask(Request::Listener(listener.as_raw_fd()), None)
         }
         None => Ok(()),
     }

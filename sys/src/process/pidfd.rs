@@ -1,6 +1,6 @@
 //! [`PidFd`]: a process that can't be mistaken for another (pidfd_open(2)).
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::libc;
 
@@ -54,6 +54,17 @@ impl PidFd {
         Errno::result(result)
             .map(drop)
             .map_err(|errno| Error::new("pidfd_send_signal", errno, format_args!("{}, {signal}, NULL, 0", fd(self))))
+    }
+
+    /// A copy of what the process has open under `number` (pidfd_getfd(2)): for a process that may not make the calls that
+    /// would send it. It takes the right to trace the process.
+    pub fn take_fd(&self, number: RawFd) -> Result<OwnedFd> {
+        // SAFETY: our own fd and integers; the kernel returns a new fd, always close-on-exec, or an error.
+        let result = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.0.as_raw_fd(), number, 0) };
+        let taken = Errno::result(result)
+            .map_err(|errno| Error::new("pidfd_getfd", errno, format_args!("{}, {number}, 0", fd(self))))?;
+        // SAFETY: a new fd that nothing else owns.
+        Ok(unsafe { own(taken) })
     }
 
     /// Waits for the end of this child and reaps it (waitid(2), `P_PIDFD`). ECHILD if it is not ours.

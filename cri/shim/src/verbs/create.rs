@@ -104,6 +104,7 @@ fn make(create: &Create, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
         reporter.note(&Note::CgroupMade);
     };
     let mut inputs = Inputs::new(Root::Mount(rootfs), &mut progress);
+    inputs.identity.id.clone_from(&create.container);
     inputs.cgroups = Some(reporter.cgroups.layout().clone());
     inputs.cgroup_made = Some(&mut cgroup_made);
     inputs.stdio = pipes.theirs;

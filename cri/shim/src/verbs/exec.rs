@@ -70,6 +70,7 @@ fn run(exec: &Exec, target: &Target, fds: Vec<OwnedFd>, reporter: &Reporter) -> 
     let mut progress = |name: &str| reporter.stage(name);
     let mut born = |_: i32, pidfd: BorrowedFd<'_>| reporter.send(&Report::Born, &[pidfd]);
     let mut inputs = ExecInputs::new(&mut progress);
+    inputs.identity.id.clone_from(&exec.container);
     inputs.stdio = stdio;
     inputs.seccomp = super::filter(seccomp, &exec.filter)?;
     inputs.parent = Parent::CallersParent;
