@@ -62,6 +62,14 @@ pub fn set_session() -> Result<()> {
     unistd::setsid().map(drop).map_err(|errno| Error::new("setsid", errno, ""))
 }
 
+/// Sets the execution domain (personality(2)), `PER_*` of linux/personality.h: what uname(2) says of the machine, and how the
+/// programs that are executed from now on are laid out.
+pub fn set_personality(persona: u32) -> Result<()> {
+    // SAFETY: a number.
+    let result = unsafe { libc::personality(persona.into()) };
+    Errno::result(result).map(drop).map_err(|errno| Error::new("personality", errno, format_args!("{persona:#x}")))
+}
+
 /// Makes `directory` the working directory (fchdir(2)).
 pub fn change_directory(directory: &impl AsFd) -> Result<()> {
     unistd::fchdir(directory).map_err(|errno| Error::new("fchdir", errno, fd(directory)))
