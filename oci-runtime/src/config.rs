@@ -21,7 +21,7 @@ pub struct ParseError {
 pub fn parse(bytes: &[u8]) -> Result<(Spec, Vec<String>), ParseError> {
     let fail = |source| ParseError { what: "config.json", source };
     let mut value: Value = serde_json::from_slice(bytes).map_err(fail)?;
-    let warnings = value.get_mut("process").map(drop_unknown_capabilities).unwrap_or_default();
+    let warnings = value.get_mut("process").map(make_readable).unwrap_or_default();
     Ok((serde_json::from_value(value).map_err(fail)?, warnings))
 }
 
@@ -32,8 +32,43 @@ pub fn parse(bytes: &[u8]) -> Result<(Spec, Vec<String>), ParseError> {
 pub fn parse_process(bytes: &[u8]) -> Result<(Process, Vec<String>), ParseError> {
     let fail = |source| ParseError { what: "process", source };
     let mut value: Value = serde_json::from_slice(bytes).map_err(fail)?;
-    let warnings = drop_unknown_capabilities(&mut value);
+    let warnings = make_readable(&mut value);
     Ok((serde_json::from_value(value).map_err(fail)?, warnings))
+}
+
+/// Turns a process object into one that the spec's types can hold; what is lost is warned of.
+fn make_readable(process: &mut Value) -> Vec<String> {
+    respell_scheduler_flags(process);
+    tidy_affinity(process);
+    drop_unknown_capabilities(process)
+}
+
+/// Two flags have other names in the `oci-spec` crate than in the runtime-spec.
+fn respell_scheduler_flags(process: &mut Value) {
+    let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
+    for flag in flags.into_iter().flatten() {
+        match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+            Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+            _ => {}
+        }
+    }
+}
+
+/// As runc reads lists of CPUs: with spaces and commas to spare, an empty one is none.
+fn tidy_affinity(process: &mut Value) {
+    let Some(affinity) = process.get_mut("execCPUAffinity").and_then(Value::as_object_mut) else { return };
+    for (_, list) in affinity.iter_mut() {
+        if let Some(text) = list.as_str() {
+            let ranges: Vec<&str> = text.split(',').map(str::trim).filter(|range| !range.is_empty()).collect();
+            // Nothing but commas is a mistake, which is left for the spec's types to refuse.
+            *list = match (ranges.is_empty(), text.is_empty()) {
+                (true, true) => Value::Null,
+                (true, false) => continue,
+                _ => ranges.join(",").into(),
+            };
+        }
+    }
 }
 
 /// Takes the names that are not known out of the five sets.
@@ -51,7 +86,10 @@ fn drop_unknown_capabilities(process: &mut Value) -> Vec<String> {
     }
     unknown.sort();
     unknown.dedup();
-    unknown.into_iter().map(|name| format!("ignoring unknown capability {name}")).collect()
+    match unknown.is_empty() {
+        true => Vec::new(),
+        false => vec![format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" "))],
+    }
 }
 
 #[cfg(test)]
@@ -63,10 +101,41 @@ mod tests {
         let json = br#"{"cwd":"/","user":{"uid":0,"gid":0},"capabilities":{
             "bounding":["CAP_CHOWN","CAP_TELEPORT"],"permitted":["CAP_TELEPORT"]}}"#;
         let (process, warnings) = parse_process(json).unwrap();
-        assert_eq!(warnings, ["ignoring unknown capability CAP_TELEPORT"]);
+        assert_eq!(warnings, ["ignoring unknown or unavailable capabilities: [CAP_TELEPORT]"]);
         let sets = process.capabilities().as_ref().unwrap();
         assert_eq!(sets.bounding().as_ref().unwrap().len(), 1);
         assert!(sets.permitted().as_ref().unwrap().is_empty());
+    }
+
+    #[test]
+    fn names_of_the_runtime_spec_and_lists_as_runc_reads_them_are_understood() {
+        for flag in [
+            "SCHED_FLAG_RESET_ON_FORK",
+            "SCHED_FLAG_RECLAIM",
+            "SCHED_FLAG_DL_OVERRUN",
+            "SCHED_FLAG_KEEP_POLICY",
+            "SCHED_FLAG_KEEP_PARAMS",
+            "SCHED_FLAG_UTIL_CLAMP_MIN",
+            "SCHED_FLAG_UTIL_CLAMP_MAX",
+        ] {
+            let json = format!(
+                r#"{{"cwd":"/","user":{{"uid":0,"gid":0}},"scheduler":{{"policy":"SCHED_OTHER","flags":["{flag}"]}}}}"#
+            );
+            let (process, _) = parse_process(json.as_bytes()).unwrap_or_else(|error| panic!("{flag}: {error:?}"));
+            assert_eq!(process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len(), 1);
+        }
+        let affinity = |list: &str| {
+            let json = format!(
+                r#"{{"cwd":"/","user":{{"uid":0,"gid":0}},"execCPUAffinity":{{"initial":"{list}","final":"1"}}}}"#
+            );
+            let (process, _) = parse_process(json.as_bytes()).map_err(drop)?;
+            Ok::<_, ()>(process.exec_cpu_affinity().as_ref().unwrap().initial().clone())
+        };
+        assert_eq!(affinity(" 0-3, 7,"), Ok(Some("0-3,7".to_owned())));
+        assert_eq!(affinity(""), Ok(None));
+        for list in [",", " ", "a", "1-2-3"] {
+            assert_eq!(affinity(list), Err(()), "{list:?}");
+        }
     }
 
     #[test]

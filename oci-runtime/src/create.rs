@@ -115,6 +115,7 @@ pub(crate) fn finish(launched: Launched, console: Option<OwnedFd>, gated: bool) 
             start,
             status: launched.status,
             console,
+            warnings: launched.warnings,
         }),
         Err(error) => {
             launched.end();

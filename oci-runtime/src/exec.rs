@@ -68,6 +68,8 @@ fn enter_and_run(
     };
     let cgroup = target.cgroup.as_deref().map(open_cgroup).transpose()?;
     let procfs = ProcFd::open().step(|| "open a private procfs".to_owned())?;
+    init::refuse_without_selinux("process.selinuxLabel", plan.selinux_label.as_ref(), &procfs)?;
+    let own_cpus = init::begin_on(&plan.exec_cpu_affinity)?;
     let join = Join {
         stdio: without_null(std::mem::take(&mut inputs.stdio))?,
         null: host::open_null()
@@ -82,6 +84,7 @@ fn enter_and_run(
     let how =
         Launch { namespaces: CloneFlags::empty(), cgroup: cgroup.as_ref(), pid_namespace: None, parent: inputs.parent };
     let joiner = launch(&how, |channel| join.run(channel))?;
+    drop(own_cpus);
     // Each in its turn is the one to kill should the caller be killed now.
     joiner.announce(inputs.born.as_deref_mut());
     let mut launched = joiner.follow(&procfs, &mut inputs.progress)?;
@@ -123,8 +126,11 @@ impl Join<'_> {
         if let Some(cgroup) = cgroup {
             cgroup.join_self().step(|| format!("join cgroup {}", cgroup.path()))?;
         }
+        init::set_final_affinity(&plan.exec_cpu_affinity, channel)?;
         init::set_oom_score(&plan, &settings, procfs)?;
-        init::set_label(&plan, procfs)?;
+        init::raise_hard_limits(&plan, &settings)?;
+        init::label_keys(&plan, procfs)?;
+        init::label_program(&plan, procfs)?;
         let standing = init::enter(&plan, target, &null)?;
         let prepared = init::prepare(&plan, &mut stdio, standing)?;
         init::keep_only(&settings, &prepared, channel)?;

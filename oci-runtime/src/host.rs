@@ -15,6 +15,7 @@ use sys::process::Pid;
 use sys::procfs::ProcFd;
 
 use crate::error::{Error, Step};
+use crate::init::refuse_labels_without_selinux;
 use crate::inputs::{Gate, Inputs, Root};
 use crate::plan::{MountKind, MountPlan, Namespace, Plan, SysctlNamespace};
 
@@ -74,6 +75,8 @@ impl Host {
     /// Opens it all.
     pub(crate) fn open(plan: &Plan, inputs: &mut Inputs<'_>, layout: &Layout, cgroup: &Cgroup) -> Result<Host, Error> {
         let progress = &mut *inputs.progress;
+        let procfs = ProcFd::open().step(|| "open a private procfs".to_owned())?;
+        refuse_labels_without_selinux(plan, &procfs)?;
         let joined = open_namespaces(plan)?;
         refuse_sysctls_of_host(plan, &joined)?;
         let pid_namespace = match &plan.namespaces.pid {
@@ -87,7 +90,7 @@ impl Host {
             null: open_null()?,
             joined,
             pid_namespace,
-            procfs: ProcFd::open().step(|| "open a private procfs".to_owned())?,
+            procfs,
             fifo: open_fifo(&inputs.gate)?,
         })
     }

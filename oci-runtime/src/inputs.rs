@@ -176,4 +176,6 @@ pub struct Created {
     pub status: OwnedFd,
     /// The terminal's master, when the process has one.
     pub console: Option<OwnedFd>,
+    /// What was strange but no failure, for the caller's log.
+    pub warnings: Vec<String>,
 }

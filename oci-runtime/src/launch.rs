@@ -28,6 +28,11 @@ impl Channel {
         self.send(&Message::Stage(name.to_owned()), None);
     }
 
+    /// Tells what is strange but no failure.
+    pub(crate) fn warn(&self, warning: &str) {
+        self.send(&Message::Warning(warning.to_owned()), None);
+    }
+
     /// Tells of the process that goes on in place of this one.
     pub(crate) fn born(&self, pidfd: &PidFd) -> bool {
         self.send(&Message::Born, Some(pidfd.as_fd()))
@@ -116,6 +121,8 @@ pub(crate) struct Launched {
     parent: Parent,
     /// What it said last that it would do.
     stage: String,
+    /// What was strange but no failure.
+    pub(crate) warnings: Vec<String>,
     /// What it waits for, and what it handed over with that.
     asked: Option<(Request, Option<OwnedFd>)>,
     /// Set once it has said that it is ready: its terminal's master, if it has one.
@@ -164,6 +171,7 @@ pub(crate) fn launch(
         start_time: 0,
         parent: launch.parent,
         stage: FIRST_STAGE.to_owned(),
+        warnings: Vec::new(),
         asked: None,
         console: None,
     };
@@ -298,6 +306,10 @@ impl Launched {
             Message::Stage(name) => {
                 progress(&name);
                 self.stage = name;
+                Ok(None)
+            }
+            Message::Warning(warning) => {
+                self.warnings.push(warning);
                 Ok(None)
             }
             Message::Ready => {

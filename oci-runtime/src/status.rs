@@ -17,6 +17,8 @@ pub(crate) const MESSAGE_BYTES: usize = 64 * 1024;
 pub(crate) enum Message {
     /// A stage begins.
     Stage(String),
+    /// Something is strange but no failure.
+    Warning(String),
     /// The sender waits, for one byte, until its creator has done this; an fd that it takes may be beside it.
     Asks(Request),
     /// The sender has made the process that goes on, whose pidfd is beside it, and ends.
@@ -98,7 +100,7 @@ impl StartError {
             [] => None,
             bytes => match Message::decode(bytes) {
                 Message::Failed(error) => Some(error),
-                Message::Stage(_) | Message::Asks(_) | Message::Born | Message::Ready => None,
+                Message::Stage(_) | Message::Warning(_) | Message::Asks(_) | Message::Born | Message::Ready => None,
             },
         }
     }

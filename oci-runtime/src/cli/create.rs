@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use oci_runtime::plan::Namespace;
+use oci_runtime::plan::{ContainerWide, Namespace};
 use oci_runtime::{Created, Gate, Identity, Inputs, Root, StdioFds};
 use sys::fs::Durability;
 use sys::process::{Pid, Process};
@@ -24,6 +24,7 @@ pub(crate) fn create(store: &Store<'_>, flags: &Create, inherited: Inherited, lo
     let sockets = Sockets::connect(&flags.streams)?;
     let request = Request { id: &flags.id, bundle, inherited: &inherited, stdio: streams::own(), behind_fifo: true };
     let New { container, created } = make(store, request)?;
+    created.warnings.iter().for_each(|warning| log.warn(warning));
     let handed_over = sockets
         .send(created.console.as_ref(), created.pidfd.as_ref())
         .and_then(|()| streams::write_pid_file(flags.streams.pid_file.as_deref(), created.pid));
@@ -97,6 +98,7 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>) -> Result<New, Er
         cgroup,
         shares_pids,
         annotations,
+        for_all: ContainerWide::from_spec(&spec),
     };
     match Container::create(PathBuf::from(dir), record) {
         Ok(container) => Ok(New { container, created }),

@@ -55,6 +55,7 @@ pub(crate) fn exec(store: &Store<'_>, flags: &Exec, inherited: Inherited, log: &
         ..ExecInputs::new(&mut silent)
     };
     let created = oci_runtime::exec(plan, &target, inputs)?;
+    created.warnings.iter().for_each(|warning| log.warn(warning));
     sockets.send(created.console.as_ref(), created.pidfd.as_ref())?;
     streams::write_pid_file(flags.streams.pid_file.as_deref(), created.pid)?;
     match foreground {
@@ -76,7 +77,7 @@ fn plan(container: &Container, flags: &Exec, log: &mut Log) -> Result<ProcessPla
     };
     let (process, warnings) = oci_runtime::config::parse_process(&json)?;
     warnings.iter().for_each(|warning| log.warn(warning));
-    Ok(ProcessPlan::from_process(&process)?)
+    Ok(ProcessPlan::joining(&process, &container.record.for_all)?)
 }
 
 fn changed(bundle: &Path, flags: &Exec) -> Result<Value, Error> {

@@ -33,6 +33,7 @@ pub(crate) fn run(store: &Store<'_>, flags: &Run, inherited: Inherited, log: &mu
     };
     let request = Request { id: &flags.create.id, bundle, inherited: &inherited, stdio, behind_fifo: false };
     let New { container, mut created } = create::make(store, request)?;
+    created.warnings.iter().for_each(|warning| log.warn(warning));
     let started = sockets
         .send(created.console.as_ref(), created.pidfd.as_ref())
         .and_then(|()| streams::write_pid_file(flags.create.streams.pid_file.as_deref(), created.pid))

@@ -11,6 +11,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use oci_runtime::cgroup::{self, Cgroup, Layout};
+use oci_runtime::plan::ContainerWide;
 use serde::{Deserialize, Serialize};
 use sys::fs::Durability;
 use sys::process::{Pid, Process};
@@ -81,6 +82,9 @@ pub(crate) struct Record {
     pub(crate) shares_pids: bool,
     #[serde(default)]
     pub(crate) annotations: HashMap<String, String>,
+    /// What holds for the processes that join it.
+    #[serde(default)]
+    pub(crate) for_all: ContainerWide,
 }
 
 /// The version that is written, and the only one that is read.

@@ -20,7 +20,7 @@ pub(super) fn hide(plan: &Plan, host: &Host, root: &RootFd) -> Result<(), Error>
         }
     }
     // One empty directory for all masked ones: a kubelet masks one per CPU.
-    let mut covers = Covers { directory: None, null: Attached::No(&host.null) };
+    let mut covers = Covers { directory: None, null: Attached::No(&host.null), label: plan.mount_label.as_deref() };
     for path in &plan.masked_paths {
         let step = || format!("mask {}", path.display());
         if let Some(target) = if_there(root.open_path(path)).step(step)? {
@@ -50,6 +50,8 @@ fn protect(target: &OwnedFd) -> sys::Result<()> {
 struct Covers<'a> {
     directory: Option<OwnedFd>,
     null: Attached<'a>,
+    /// SELinux context of the directory.
+    label: Option<&'a str>,
 }
 
 enum Attached<'a> {
@@ -70,7 +72,12 @@ impl Covers<'_> {
             return move_mount(&clone_fd(first, false)?, target);
         }
         let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        let empty = Fs::open("tmpfs")?.set_string("nr_blocks", "1")?.set_string("nr_inodes", "1")?.mount(flags)?;
+        let empty = Fs::open("tmpfs")?;
+        empty.set_string("nr_blocks", "1")?.set_string("nr_inodes", "1")?;
+        if let Some(label) = self.label {
+            empty.set_string("context", label)?;
+        }
+        let empty = empty.mount(flags)?;
         move_mount(&empty, target)?;
         self.directory = Some(empty);
         Ok(())

@@ -7,7 +7,9 @@ mod cgroup_mount;
 mod console;
 mod dev;
 mod hidden;
+mod labels;
 mod mounts;
+mod placement;
 mod process;
 mod root;
 
@@ -19,10 +21,12 @@ use sys::mount::pivot_root_to;
 use sys::process::CloneFlags;
 use sys::rootfd::RootFd;
 
+pub(crate) use labels::{label_keys, label_program, refuse_labels_without_selinux, refuse_without_selinux};
+pub(crate) use placement::{begin_on, set_final_affinity};
 use process::Standing;
 pub(crate) use process::{
-    Settings, become_program, enter, keep_only, prepare, reset_signals, set_label, set_oom_score, shed_capabilities,
-    start_session,
+    Settings, become_program, enter, keep_only, prepare, raise_hard_limits, reset_signals, set_oom_score,
+    shed_capabilities, start_session,
 };
 
 use crate::error::{Error, Step};
@@ -49,13 +53,16 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     let init = &mut *init;
     let plan = &init.plan;
     process::reset_signals()?;
+    labels::label_keys(&plan.process, &init.host.procfs)?;
     process::start_session()?;
     // First of all, so that everything made from here on is charged to the container; a cgroup namespace that is made
     // later has this cgroup as its root.
     init.cgroup.join_self().step(|| format!("join cgroup {}", init.cgroup.path()))?;
-    enter_namespaces(plan, &init.host)?;
+    placement::reset_affinity(channel);
     // Where the score can still be lowered and limits still be raised: with the creator's capabilities.
     process::set_oom_score(&plan.process, &init.settings, &init.host.procfs)?;
+    process::raise_hard_limits(&plan.process, &init.settings)?;
+    enter_namespaces(plan, &init.host)?;
 
     // The old root stays in view until the pivot, but nothing of it is opened any more.
     let root = root::attach(&init.host)?;
@@ -77,7 +84,7 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     pivot_root_to(&root).step(|| "pivot into the root file system".to_owned())?;
     root::set_propagation(plan)?;
 
-    process::set_label(&plan.process, &init.host.procfs)?;
+    labels::label_program(&plan.process, &init.host.procfs)?;
     let standing = Standing { root, home, null, console, fifo: init.host.fifo.take() };
     let prepared = process::prepare(&plan.process, &mut init.stdio, standing)?;
     process::keep_only(&init.settings, &prepared, channel)?;

@@ -12,7 +12,7 @@ use sys::at;
 use sys::mount::{Attr, Fs, MountFlags, filesystem_magic, mount_setattr, move_mount};
 use sys::rootfd::RootFd;
 
-use super::cgroup_mount;
+use super::{cgroup_mount, labels};
 use crate::error::{Error, Step};
 use crate::host::{Bind, Host, Source};
 use crate::launch::Channel;
@@ -31,6 +31,9 @@ pub(super) fn make_all(plan: &Plan, host: &Host, root: &RootFd, channel: &Channe
         let stage = describe(mount);
         channel.stage(&stage);
         let made = make(mount, source, root, &stage)?;
+        if let Some(made) = &made {
+            labels::label_queues(plan, mount, made).step(|| stage)?;
+        }
         if matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "devpts") {
             terminals = made;
         }

@@ -16,7 +16,7 @@ use sys::procfs::ProcFd;
 use sys::pty::Pty;
 use sys::rootfd::RootFd;
 
-use super::{console, dev, own_root};
+use super::{console, dev, own_root, placement};
 use crate::error::{Error, Step};
 use crate::host::Fifo;
 use crate::inputs::StdioFds;
@@ -115,15 +115,6 @@ fn home_in(passwd: &[u8], uid: u32) -> Option<&[u8]> {
     })
 }
 
-/// The kernel applies it at the exec, whoever of our line executes; written through our own procfs, never the container's
-/// (CVE-2019-16884).
-pub(crate) fn set_label(plan: &ProcessPlan, procfs: &ProcFd) -> Result<(), Error> {
-    let Some(profile) = &plan.apparmor_profile else { return Ok(()) };
-    procfs
-        .write_self("attr/apparmor/exec", format!("exec {profile}"))
-        .step(|| format!("set process.apparmorProfile {profile}"))
-}
-
 /// Enters a running container, whose cgroup is joined by now; the PID namespace is that of children only. `null` is the
 /// host's null device, for a container that has none.
 pub(crate) fn enter(plan: &ProcessPlan, target: &PidFd, null: &OwnedFd) -> Result<Standing, Error> {
@@ -183,6 +174,9 @@ pub(crate) fn shed_capabilities(plan: &ProcessPlan, settings: &Settings) -> Resu
     if !plan.rlimits.is_empty() {
         names.push("CAP_SYS_RESOURCE");
     }
+    if plan.scheduling.is_some() || plan.io_priority.is_some() {
+        names.push("CAP_SYS_NICE");
+    }
     let needed = Capabilities::from_names(names).unwrap_or(Capabilities::ALL);
     let step = || "give up capabilities".to_owned();
     let own = CapabilitySets::current().step(step)?;
@@ -202,6 +196,7 @@ pub(crate) fn become_program(
         sys::pty::set_controlling(&std::io::stdin()).step(|| "take the terminal".to_owned())?;
     }
     set_rlimits(plan, settings)?;
+    placement::place(plan)?;
     // Here: `/proc/self` is found in the container's PID namespace only. As root, and without a filter that minds.
     let harmless = program::refuse_image(&plan.args[0], &env, &settings.own_image).map_err(Error::from);
     if plan.no_new_privileges {
@@ -210,7 +205,7 @@ pub(crate) fn become_program(
         // Without no_new_privs loading a filter takes CAP_SYS_ADMIN, which is about to go.
         load_filter(settings, channel)?;
     }
-    take_identity(plan)?;
+    take_identity(plan, channel)?;
     if entered.is_err() {
         enter_working_directory(plan, &own_root()?)?;
     }
@@ -273,6 +268,22 @@ fn give_to_user(plan: &ProcessPlan, stream: BorrowedFd<'_>) -> Result<(), Error>
     }
 }
 
+/// Makes room for `rlimits` above the creator's own hard ones, while the right to is there: it is not in a user namespace. The
+/// limits themselves come last, since they may be too narrow for what is done until then.
+pub(crate) fn raise_hard_limits(plan: &ProcessPlan, settings: &Settings) -> Result<(), Error> {
+    for limit in &plan.rlimits {
+        let step = || format!("set {} to {}:{}", limit.resource, limit.limit.soft, limit.limit.hard);
+        let own = credentials::limit(limit.resource).step(step)?;
+        if limit.limit.hard > own.hard {
+            match credentials::set_limit(limit.resource, Limit { hard: limit.limit.hard, ..own }) {
+                Err(error) if settings.best_effort_rlimits && error.is(Errno::EPERM) => {}
+                raised => raised.step(step)?,
+            }
+        }
+    }
+    Ok(())
+}
+
 fn set_rlimits(plan: &ProcessPlan, settings: &Settings) -> Result<(), Error> {
     for limit in &plan.rlimits {
         let step = || format!("set {} to {}:{}", limit.resource, limit.limit.soft, limit.limit.hard);
@@ -310,7 +321,7 @@ fn enter_working_directory(plan: &ProcessPlan, root: &RootFd) -> Result<(), Erro
         .step(|| format!("enter working directory {}", plan.cwd.display()))
 }
 
-fn take_identity(plan: &ProcessPlan) -> Result<(), Error> {
+fn take_identity(plan: &ProcessPlan, channel: &Channel) -> Result<(), Error> {
     let sets = &plan.capabilities;
     // The bounding set goes while CAP_SETPCAP is there; what is permitted has to survive the change of ids.
     credentials::drop_bounding(sets.bounding).step(|| "set process.capabilities.bounding".to_owned())?;
@@ -321,9 +332,14 @@ fn take_identity(plan: &ProcessPlan) -> Result<(), Error> {
     credentials::set_keep_capabilities(false).step(|| "keep capabilities".to_owned())?;
     let wanted = CapabilitySets { effective: sets.effective, permitted: sets.permitted, inheritable: sets.inheritable };
     wanted.apply().step(|| "set process.capabilities".to_owned())?;
-    credentials::clear_ambient()
-        .and_then(|()| credentials::raise_ambient(sets.ambient))
-        .step(|| "set process.capabilities.ambient".to_owned())
+    credentials::clear_ambient().step(|| "set process.capabilities.ambient".to_owned())?;
+    for capability in sets.ambient.each() {
+        // As runc, since engines ask for ambient ones that are not inheritable.
+        if let Err(error) = credentials::raise_ambient(capability) {
+            channel.warn(&format!("can't raise ambient capability {capability:?}: {error}"));
+        }
+    }
+    Ok(())
 }
 
 /// False if there is nobody left to start us.

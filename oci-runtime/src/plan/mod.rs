@@ -4,11 +4,15 @@
 //! no `Option` to interpret and no field to refuse.
 
 mod capabilities;
+mod container_wide;
 mod devices;
+mod memory_policy;
 mod mounts;
 mod namespaces;
+mod number_list;
 mod process;
 mod resources;
+mod scheduling;
 mod seccomp;
 mod sysctl;
 
@@ -20,12 +24,15 @@ use cgroup::{CgroupPath, Resources};
 use oci_spec::runtime::{Linux, Spec};
 
 pub use capabilities::CapabilitySets;
+pub use container_wide::ContainerWide;
 pub use devices::{Device, NodeKind};
+pub use memory_policy::MemoryPolicy;
 pub(crate) use mounts::NOT_OF_TYPE_PROC;
 pub use mounts::{Attributes, MountKind, MountPlan, PROC_OVERMOUNTS, Parameter, Propagation, known_options};
 pub use namespaces::{Namespace, Namespaces};
 pub use process::{ProcessPlan, Rlimit};
 pub use resources::{LEAST_MEMORY, limits};
+pub use scheduling::{CpuAffinity, IoPriority};
 pub use sysctl::{Sysctl, SysctlNamespace};
 
 /// A checked configuration, in the form that the container's first process works through.
@@ -63,6 +70,8 @@ pub struct Plan {
     pub seccomp: Option<Profile>,
     /// What runs.
     pub process: ProcessPlan,
+    /// The SELinux context of the file systems that are made for the container.
+    pub mount_label: Option<String>,
 }
 
 /// Why a configuration can't be used.
@@ -106,7 +115,11 @@ impl Plan {
         refuse_unbuilt_linux(linux)?;
         let process = spec.process().as_ref().ok_or_else(|| invalid("process", "missing"))?;
         let namespaces = Namespaces::from_spec(linux.namespaces().as_deref().unwrap_or_default())?;
-        let mounts = mounts(spec, bundle)?;
+        let mut mounts = mounts(spec, bundle)?;
+        let mount_label = label("linux.mountLabel", linux.mount_label())?;
+        if let Some(label) = &mount_label {
+            mounts.iter_mut().for_each(|mount| give_context(mount, label));
+        }
         let root = spec.root().as_ref();
         Ok(Plan {
             root: root.map(|root| on_host(root.path(), bundle)),
@@ -123,7 +136,8 @@ impl Plan {
             cgroup: cgroup_path(linux)?,
             resources: resources(linux)?,
             seccomp: linux.seccomp().as_ref().map(seccomp::profile).transpose()?,
-            process: ProcessPlan::from_process(process)?,
+            process: ProcessPlan::joining(process, &ContainerWide::from_spec(spec))?,
+            mount_label,
             namespaces,
         })
     }
@@ -161,16 +175,32 @@ fn refuse_unbuilt_linux(linux: &Linux) -> Result<(), PlanError> {
         ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|list| !list.is_empty())),
         ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|map| !map.is_empty())),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|map| !map.is_empty())),
-        ("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
-        ("linux.personality", linux.personality().is_some()),
     ] {
         if used {
             return Err(unsupported(field, "not built yet"));
         }
     }
     Ok(())
+}
+
+/// A label of SELinux or AppArmor; an empty one is none.
+fn label(field: &str, label: &Option<String>) -> Result<Option<String>, PlanError> {
+    match label.as_deref() {
+        None | Some("") => Ok(None),
+        Some(label) if label.contains(char::is_control) => Err(invalid(field, format!("{label:?} is not a label"))),
+        Some(label) => Ok(Some(label.to_owned())),
+    }
+}
+
+/// As runc: file systems of the kernel's own have labels of the policy's own; mqueue's, which takes none as a parameter, is set
+/// when it is there.
+fn give_context(mount: &mut MountPlan, label: &str) {
+    let MountKind::Filesystem { fstype, parameters, .. } = &mut mount.kind else { return };
+    let said = parameters.iter().any(|known| matches!(known, Parameter::Value(name, _) if name == "context"));
+    if !said && !matches!(fstype.as_str(), "proc" | "sysfs" | "mqueue") {
+        parameters.push(Parameter::Value("context".to_owned(), label.to_owned()));
+    }
 }
 
 /// A path of the host: relative to the bundle, if there is one.

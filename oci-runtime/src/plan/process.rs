@@ -5,9 +5,13 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{PosixRlimit, Process, User};
 use sys::credentials::{Limit, Resource};
+use sys::process::Scheduling;
 
 use super::capabilities::CapabilitySets;
-use super::{PlanError, invalid, mounts, unsupported};
+use super::container_wide::{self, ContainerWide};
+use super::memory_policy::MemoryPolicy;
+use super::scheduling::{self, CpuAffinity, IoPriority};
+use super::{PlanError, invalid, label, mounts};
 
 /// A checked process object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +45,18 @@ pub struct ProcessPlan {
     pub oom_score_adj: Option<i32>,
     /// AppArmor profile for the program.
     pub apparmor_profile: Option<String>,
+    /// SELinux context of the program and of its session keyring.
+    pub selinux_label: Option<String>,
+    /// How it is scheduled; `None` inherits.
+    pub scheduling: Option<Scheduling>,
+    /// How its I/O is scheduled; `None` inherits.
+    pub io_priority: Option<IoPriority>,
+    /// The CPUs of a process that joins a container; the first process has those of its cpuset.
+    pub exec_cpu_affinity: CpuAffinity,
+    /// The execution domain, `PER_*` (`personality(2)`); `None` inherits.
+    pub personality: Option<u32>,
+    /// From which nodes its memory comes; `None` inherits.
+    pub memory_policy: Option<MemoryPolicy>,
 }
 
 /// One `setrlimit(2)` limit.
@@ -53,13 +69,21 @@ pub struct Rlimit {
 }
 
 impl ProcessPlan {
-    /// Checks a process object. The caller runs exec with [`ProcessPlan::from_process`], a config goes through
+    /// Checks a process object by itself. The caller runs exec with [`ProcessPlan::joining`], a config goes through
     /// [`Plan::from_spec`](super::Plan::from_spec).
     ///
     /// # Errors
     /// The first field that is refused.
     pub fn from_process(process: &Process) -> Result<ProcessPlan, PlanError> {
-        refuse_unbuilt(process)?;
+        ProcessPlan::joining(process, &ContainerWide::default())
+    }
+
+    /// Checks a process object for a container of which this is known.
+    ///
+    /// # Errors
+    /// The first field that is refused.
+    pub fn joining(process: &Process, container: &ContainerWide) -> Result<ProcessPlan, PlanError> {
+        let wide = container.or_of(process);
         let args = process.args().as_deref().unwrap_or_default();
         if args.is_empty() {
             return Err(invalid("process.args", "must not be empty"));
@@ -86,24 +110,18 @@ impl ProcessPlan {
             rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default())?,
             no_new_privileges: process.no_new_privileges().unwrap_or(false),
             oom_score_adj: process.oom_score_adj().map(oom_score_adj).transpose()?,
-            apparmor_profile: process.apparmor_profile().clone().filter(|profile| !profile.is_empty()),
+            apparmor_profile: label("process.apparmorProfile", process.apparmor_profile())?,
+            selinux_label: label("process.selinuxLabel", process.selinux_label())?,
+            scheduling: wide.scheduler.as_ref().map(scheduling::scheduler).transpose()?,
+            io_priority: wide.io_priority.as_ref().map(scheduling::io_priority).transpose()?,
+            exec_cpu_affinity: match &wide.exec_cpu_affinity {
+                Some(affinity) => scheduling::cpu_affinity(affinity)?,
+                None => CpuAffinity::default(),
+            },
+            personality: wide.personality.as_ref().map(container_wide::personality).transpose()?,
+            memory_policy: wide.memory_policy.as_ref().map(MemoryPolicy::from_spec).transpose()?,
         })
     }
-}
-
-fn refuse_unbuilt(process: &Process) -> Result<(), PlanError> {
-    let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    for (field, used) in [
-        ("process.selinuxLabel", named(process.selinux_label())),
-        ("process.scheduler", process.scheduler().is_some()),
-        ("process.ioPriority", process.io_priority().is_some()),
-        ("process.execCPUAffinity", process.exec_cpu_affinity().is_some()),
-    ] {
-        if used {
-            return Err(unsupported(field, "not built yet"));
-        }
-    }
-    Ok(())
 }
 
 fn c_string(text: &str, field: &str, index: usize) -> Result<CString, PlanError> {
@@ -262,8 +280,110 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused_by_name() {
-        check_refused(r#""selinuxLabel":"system_u:x""#, "process.selinuxLabel is not supported: not built yet");
-        check_refused(r#""scheduler":{"policy":"SCHED_BATCH"}"#, "process.scheduler is not supported: not built yet");
+    fn every_kind_of_limit_is_known() {
+        let kinds = [
+            "AS",
+            "CORE",
+            "CPU",
+            "DATA",
+            "FSIZE",
+            "LOCKS",
+            "MEMLOCK",
+            "MSGQUEUE",
+            "NICE",
+            "NOFILE",
+            "NPROC",
+            "RSS",
+            "RTPRIO",
+            "RTTIME",
+            "SIGPENDING",
+            "STACK",
+        ];
+        let list = kinds.map(|kind| format!(r#"{{"type":"RLIMIT_{kind}","soft":1,"hard":2}}"#)).join(",");
+        let limits = plan(&format!(r#""rlimits":[{list}]"#)).unwrap().rlimits;
+        assert_eq!(
+            limits.iter().map(|limit| limit.resource.to_string()).collect::<Vec<_>>(),
+            kinds.map(|kind| format!("RLIMIT_{kind}"))
+        );
+    }
+
+    #[test]
+    fn every_policy_and_flag_of_scheduling_has_the_kernels_number() {
+        for (policy, number) in
+            [("OTHER", 0), ("FIFO", 1), ("RR", 2), ("BATCH", 3), ("ISO", 4), ("IDLE", 5), ("DEADLINE", 6)]
+        {
+            let scheduling = plan(&format!(r#""scheduler":{{"policy":"SCHED_{policy}"}}"#)).unwrap().scheduling;
+            assert_eq!(scheduling, Some(Scheduling { policy: number, ..Scheduling::default() }));
+        }
+        for (flag, bit) in [
+            ("SCHED_RESET_ON_FORK", 1),
+            ("SCHED_FLAG_RECLAIM", 2),
+            ("SCHED_FLAG_D_L_OVERRUN", 4),
+            ("SCHED_FLAG_KEEP_POLICY", 8),
+            ("SCHED_FLAG_KEEP_PARAMS", 16),
+            ("SCHED_FLAG_UTIL_CLAMP_MIN", 32),
+            ("SCHED_FLAG_UTIL_CLAMP_MAX", 64),
+        ] {
+            let scheduling = plan(&format!(r#""scheduler":{{"policy":"SCHED_OTHER","flags":["{flag}"]}}"#)).unwrap();
+            assert_eq!(scheduling.scheduling.unwrap().flags, bit, "{flag}");
+        }
+        let deadline = r#""scheduler":{"policy":"SCHED_DEADLINE","runtime":1,"deadline":2,"period":3}"#;
+        let scheduling = plan(deadline).unwrap().scheduling.unwrap();
+        assert_eq!((scheduling.runtime, scheduling.deadline, scheduling.period), (1, 2, 3));
+    }
+
+    #[test]
+    fn scheduling_that_the_policy_does_not_have_is_refused() {
+        for (scheduler, expected) in [
+            (r#""policy":"SCHED_OTHER","nice":20"#, "nice: 20 is not between -20 and 19"),
+            (r#""policy":"SCHED_BATCH","nice":-21"#, "nice: -21 is not between -20 and 19"),
+            (r#""policy":"SCHED_OTHER","priority":1"#, "priority: is for SCHED_FIFO and SCHED_RR only"),
+            (r#""policy":"SCHED_FIFO","priority":-1"#, "priority: is not between 0 and 99"),
+            (r#""policy":"SCHED_RR","priority":100"#, "priority: is not between 0 and 99"),
+            (r#""policy":"SCHED_FIFO","runtime":1"#, "runtime: is for SCHED_DEADLINE only"),
+            (r#""policy":"SCHED_IDLE","deadline":1"#, "deadline: is for SCHED_DEADLINE only"),
+            (r#""policy":"SCHED_OTHER","period":1"#, "period: is for SCHED_DEADLINE only"),
+        ] {
+            check_refused(&format!(r#""scheduler":{{{scheduler}}}"#), &format!("process.scheduler.{expected}"));
+        }
+        for priority in [-1, 8] {
+            check_refused(
+                &format!(r#""ioPriority":{{"class":"IOPRIO_CLASS_BE","priority":{priority}}}"#),
+                &format!("process.ioPriority.priority: {priority} is not between 0 and 7"),
+            );
+        }
+        check_refused(
+            r#""execCPUAffinity":{"final":"3-1"}"#,
+            "process.execCPUAffinity.final: \"3-1\": 3-1 runs backwards",
+        );
+        check_refused(r#""selinuxLabel":"a\u0000b""#, "process.selinuxLabel: \"a\\0b\" is not a label");
+    }
+
+    #[test]
+    fn a_process_that_joins_has_what_its_container_has_unless_it_says_otherwise() {
+        let container: ContainerWide = serde_json::from_str(
+            r#"{"personality":{"domain":"LINUX32"},"memoryPolicy":{"mode":"MPOL_LOCAL"},
+                "scheduler":{"policy":"SCHED_BATCH"},"ioPriority":{"class":"IOPRIO_CLASS_IDLE","priority":0},
+                "execCPUAffinity":{"initial":"0","final":"1"}}"#,
+        )
+        .unwrap();
+        let joining = |fields: &str| {
+            let json = format!(r#"{{"user":{{"uid":0,"gid":0}},"args":["true"],"cwd":"/"{fields}}}"#);
+            ProcessPlan::joining(&serde_json::from_str(&json).unwrap(), &container).unwrap()
+        };
+        let plan = joining("");
+        assert_eq!(plan.personality, Some(8));
+        assert_eq!(plan.memory_policy.unwrap().name, "MPOL_LOCAL");
+        assert_eq!(plan.scheduling.unwrap().policy, 3);
+        assert_eq!(plan.io_priority, Some(IoPriority { class: 3, priority: 0 }));
+        assert_eq!(plan.exec_cpu_affinity, CpuAffinity { initial: Some(vec![1]), last: Some(vec![2]) });
+        let plan = joining(
+            r#","scheduler":{"policy":"SCHED_IDLE"},"ioPriority":{"class":"IOPRIO_CLASS_BE","priority":1},
+            "execCPUAffinity":{"initial":"2"}"#,
+        );
+        assert_eq!(plan.personality, Some(8));
+        assert_eq!(plan.scheduling.unwrap().policy, 5);
+        assert_eq!(plan.io_priority, Some(IoPriority { class: 2, priority: 1 }));
+        assert_eq!(plan.exec_cpu_affinity, CpuAffinity { initial: Some(vec![4]), last: None });
     }
 }

@@ -97,9 +97,8 @@ fn what_is_not_built_is_refused_by_name() {
         ("/linux/uidMappings", mapping.clone(), "linux.uidMappings"),
         ("/linux/gidMappings", mapping, "linux.gidMappings"),
         ("/linux/timeOffsets", json!({"monotonic": {"secs": 1}}), "linux.timeOffsets"),
-        ("/linux/mountLabel", json!("system_u:object_r"), "linux.mountLabel"),
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
-        ("/linux/personality", json!({"domain": "LINUX32"}), "linux.personality"),
+        ("/linux/personality", json!({"domain": "LINUX", "flags": ["X"]}), "linux.personality.flags"),
         ("/linux/namespaces", json!([{"type": "mount"}, {"type": "user"}]), "linux.namespaces[1]"),
         ("/linux/namespaces", json!([{"type": "time"}]), "linux.namespaces[0]"),
         ("/hooks", json!({"poststop": [{"path": "/bin/true"}]}), "hooks.poststop"),
@@ -110,6 +109,30 @@ fn what_is_not_built_is_refused_by_name() {
             other => panic!("{field}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn file_systems_of_the_container_have_its_selinux_context() {
+    let label = "system_u:object_r:container_file_t:s0:c1,c2";
+    let mounts = json!([
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs"},
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance"]},
+        {"destination": "/own", "type": "tmpfs", "source": "tmpfs", "options": ["context=mine"]},
+        {"destination": "/data", "type": "bind", "source": "data", "options": ["bind"]},
+    ]);
+    let plan = plan(&[("/linux/mountLabel", json!(label)), ("/mounts", mounts)]).unwrap();
+    assert_eq!(plan.mount_label.as_deref(), Some(label));
+    let contexts = plan.mounts.iter().map(|mount| match &mount.kind {
+        MountKind::Filesystem { parameters, .. } => parameters.iter().find_map(|parameter| match parameter {
+            Parameter::Value(name, value) if name == "context" => Some(value.as_str()),
+            _ => None,
+        }),
+        _ => None,
+    });
+    assert_eq!(contexts.collect::<Vec<_>>(), [None, None, None, Some(label), Some(label), Some("mine"), None]);
 }
 
 #[test]

@@ -90,6 +90,11 @@ impl Capabilities {
         (0..64).filter(|number| self.0 >> number & 1 == 1).map(name).collect()
     }
 
+    /// Its members, each as a set of its own.
+    pub fn each(self) -> impl Iterator<Item = Capabilities> {
+        (0..64).map(move |number| Capabilities(self.0 & 1 << number)).filter(|member| !member.is_empty())
+    }
+
     /// True if all of `other` are in this set.
     pub fn contains(self, other: Capabilities) -> bool {
         self.0 & other.0 == other.0
@@ -222,10 +227,9 @@ pub fn clear_ambient() -> Result<()> {
 
 /// Adds capabilities to the ambient set (`PR_CAP_AMBIENT_RAISE`). Each must be permitted and inheritable: EPERM.
 pub fn raise_ambient(raise: Capabilities) -> Result<()> {
-    for number in (0..64).filter(|number| raise.0 >> number & 1 == 1) {
-        ambient(libc::PR_CAP_AMBIENT_RAISE, number).map_err(|errno| {
-            let name = Capabilities(1 << number);
-            Error::new("prctl", errno, format_args!("PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, {name:?}"))
+    for member in raise.each() {
+        ambient(libc::PR_CAP_AMBIENT_RAISE, member.0.trailing_zeros()).map_err(|errno| {
+            Error::new("prctl", errno, format_args!("PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, {member:?}"))
         })?;
     }
     Ok(())

@@ -57,12 +57,22 @@ fn machine() -> Result<()> {
 
 /// Runs `/job/run` on its serial line and reaps whatever ends until it has.
 fn job() -> Result<i32> {
-    let line = File::options().read(true).write(true).open("/dev/ttyS1").map_err(|error| format!("open ttyS1: {error}"))?;
+    let line =
+        File::options().read(true).write(true).open("/dev/ttyS1").map_err(|error| format!("open ttyS1: {error}"))?;
     mounts::raw(&line)?;
     let copy = || line.try_clone().map_err(|error| format!("open ttyS1: {error}"));
     let mut command = Command::new("/job/run");
-    command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/root");
-    command.env("TERM", "linux").current_dir("/").stdin(copy()?).stdout(copy()?).stderr(Stdio::from(copy()?)).process_group(0);
+    command
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", "/root");
+    command
+        .env("TERM", "linux")
+        .current_dir("/")
+        .stdin(copy()?)
+        .stdout(copy()?)
+        .stderr(Stdio::from(copy()?))
+        .process_group(0);
     let job = command.spawn().map_err(|error| format!("start /job/run: {error}"))?;
     let job = i32::try_from(job.id()).unwrap_or(0);
     loop {

@@ -20,7 +20,13 @@ pub(crate) fn root() -> Result<()> {
     for dir in ["/upper/files", "/upper/work"] {
         make(dir)?;
     }
-    at("overlay", "/root", "overlay", MsFlags::empty(), Some("lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work"))?;
+    at(
+        "overlay",
+        "/root",
+        "overlay",
+        MsFlags::empty(),
+        Some("lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work"),
+    )?;
     // switch_root(8): a root that is an initramfs can't be pivoted away, only mounted over.
     let failed = |step: &str, error: nix::Error| format!("{step}: {error}");
     std::env::set_current_dir("/root").map_err(|error| format!("enter the root file system: {error}"))?;

@@ -118,6 +118,8 @@ fn make(create: &Create, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
     inputs.born = Some(&mut born);
     let created = oci_runtime::create(plan, inputs).map_err(|error| super::runtime_failure(&error))?;
 
+    created.warnings.iter().for_each(|warning| note(format_args!("{warning}")));
+
     let process = Process { pid: created.pid, start_time: created.start_time };
     let pidfd = super::pidfd(created.pidfd, created.pid)?;
     let gate = created.start.ok_or_else(|| failure(ErrorKind::Internal, "the runtime made no gate"))?;

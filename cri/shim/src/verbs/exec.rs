@@ -84,6 +84,8 @@ fn run(exec: &Exec, target: &Target, fds: Vec<OwnedFd>, reporter: &Reporter) -> 
         false => super::runtime_failure(&error),
     })?;
 
+    created.warnings.iter().for_each(|warning| note(format_args!("{warning}")));
+
     let process = Process { pid: created.pid, start_time: created.start_time };
     let mut fds = vec![super::pidfd(created.pidfd, created.pid)?, created.status];
     let terminal = created.console.is_some();
