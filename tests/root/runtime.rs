@@ -7,6 +7,7 @@ pub(crate) mod bundle;
 mod canary;
 mod effort;
 
+mod attributes;
 mod escapes;
 mod filesystems;
 mod filters;
