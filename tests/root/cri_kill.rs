@@ -99,6 +99,9 @@ fn check(client: &Cri, told: &Acknowledged, when: &str) {
     if let Some(container) = told.container.as_ref().filter(|_| !told.started) {
         let status = client.status(container).unwrap_or_else(|status| panic!("{when}: {told:?}: {status}"));
         assert_ne!(status.state(), ContainerState::ContainerExited, "{when}: {told:?}: {status:?}");
+        // Started, and nobody lived to hear of it.
+        let is_dated = status.state() != ContainerState::ContainerRunning || status.started_at > 0;
+        assert!(is_dated, "{when}: {told:?}: {status:?}");
     }
     assert!(!(told.removed && told.pod.as_ref().is_some_and(|pod| listed.contains(pod))), "{when}: {told:?}");
     client.remove_all_pods();

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use super::kernel_settings::KernelSettings;
 use super::{CLUSTER_DNS, ControlPlane, port};
 use crate::{World, binary, eventually, peer, write};
 
@@ -50,6 +51,8 @@ pub struct Kubelet<'w> {
     cgroup: String,
     quiet: bool,
     process: Mutex<Option<Child>>,
+    // Dropped last: the kubelet has ended by then.
+    _settings: KernelSettings,
 }
 
 impl<'w> Kubelet<'w> {
@@ -76,6 +79,7 @@ impl<'w> Kubelet<'w> {
             dir,
             quiet: start.quiet,
             process: Mutex::default(),
+            _settings: KernelSettings::remember(),
         };
         write(&kubelet.dir.join("resolv.conf"), "nameserver 192.0.2.53\nsearch node.example\n");
         let mut config = kubelet.configuration(&cluster.authority(), port(world));

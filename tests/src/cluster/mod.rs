@@ -6,6 +6,7 @@
 
 mod api;
 mod certificates;
+mod kernel_settings;
 mod kubectl;
 mod kubelet;
 mod node;
