@@ -37,6 +37,7 @@ impl Log {
 
     /// Tells why the call fails.
     pub(crate) fn error(&mut self, message: &str) {
+        let message = &shortened(message);
         self.write("error", message);
         if self.file.is_some() {
             // Nobody left to tell if that fails.
@@ -46,7 +47,7 @@ impl Log {
 
     /// Tells what is strange but no failure.
     pub(crate) fn warn(&mut self, message: &str) {
-        self.write("warning", message);
+        self.write("warning", &shortened(message));
     }
 
     fn write(&mut self, level: &str, message: &str) {
@@ -59,5 +60,35 @@ impl Log {
             Some(file) => file.write_all(line.as_bytes()),
             None => std::io::stderr().write_all(line.as_bytes()),
         };
+    }
+}
+
+/// A message that quotes a config quotes whatever somebody wrote there, of any length: what was tried stands at its begin,
+/// why it failed at its end.
+fn shortened(message: &str) -> String {
+    const KEPT: usize = 1500;
+    let length = message.chars().count();
+    if length <= 2 * KEPT {
+        return message.to_owned();
+    }
+    let begin: String = message.chars().take(KEPT).collect();
+    let end: String = message.chars().skip(length - KEPT).collect();
+    format!("{begin} … ({} characters) … {end}", length - 2 * KEPT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_of_any_length_is_told_in_a_few_lines() {
+        let long = format!("mount tmpfs on {}: mkdirat: File name too long", "/dör".repeat(5000));
+        let told = shortened(&long);
+        assert!(told.chars().count() < 3100 && told.starts_with("mount tmpfs on /dör"), "{told}");
+        assert!(
+            told.ends_with("dör: mkdirat: File name too long") && told.contains(" … (17044 characters) … "),
+            "{told}"
+        );
+        assert_eq!(shortened("short"), "short");
     }
 }

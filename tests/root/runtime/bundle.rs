@@ -37,7 +37,11 @@ pub(crate) struct Bundle<'a> {
 impl<'a> Bundle<'a> {
     /// A bundle whose container runs `script` in busybox's shell, as Docker would run it.
     pub(crate) fn new(world: &'a World, script: &str) -> Bundle<'a> {
-        let dir = world.new_dir("bundle");
+        Bundle::new_in(world, world.new_dir("bundle"), script)
+    }
+
+    /// The same in an empty directory `dir`.
+    pub(crate) fn new_in(world: &'a World, dir: PathBuf, script: &str) -> Bundle<'a> {
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
         make_rootfs(&dir.join("rootfs"));
         let id = format!("{}-{}", world.name(), world.count());

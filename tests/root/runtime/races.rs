@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{RenameFlags, renameat2};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 use tests::{Output, World, output, write};
 
 use super::bundle::Bundle;
 use super::canary::Canary;
 use super::effort;
+use super::tmpfs::{Tmpfs, inodes};
 
 /// Two names of one directory.
 struct Pair {
@@ -70,29 +70,6 @@ fn race(row: &str, pairs: &[Pair], mut start: impl FnMut(u64) -> Output) {
     let exchanges = done.load(Ordering::Relaxed);
     effort::report(row, &[("exchanges", exchanges), ("starts", starts), ("containers", ran)], begun);
     assert!(starts > ran || ran > 0);
-}
-
-/// A tmpfs of its own, so that files made elsewhere can be counted.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(dir: PathBuf) -> Tmpfs {
-        let none: Option<&str> = None;
-        mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), none).expect("a tmpfs");
-        Tmpfs(dir)
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _busy = umount2(&self.0, MntFlags::MNT_DETACH);
-    }
-}
-
-/// How many inodes the file system at `path` has in use.
-fn inodes(path: &Path) -> u64 {
-    let facts = nix::sys::statvfs::statvfs(path).expect("statvfs");
-    facts.files() - facts.files_free()
 }
 
 /// How many files there are at and below `path`.
