@@ -66,10 +66,10 @@ fn enter_and_run(
         own_image: own_image::stat()?,
         program_at_start: false,
     };
-    let cgroup = target.cgroup.as_deref().map(open_cgroup).transpose()?;
     let procfs = ProcFd::open().step(|| "open a private procfs".to_owned())?;
     init::refuse_without_selinux("process.selinuxLabel", plan.selinux_label.as_ref(), &procfs)?;
     let own_cpus = init::begin_on(&plan.exec_cpu_affinity)?;
+    let cgroup = target.cgroup.as_deref().map(|path| open_cgroup(path, target.pid, &procfs)).transpose()?;
     let join = Join {
         stdio: without_null(std::mem::take(&mut inputs.stdio))?,
         null: host::open_null()
@@ -99,9 +99,15 @@ fn enter_and_run(
     finish(launched.start(&procfs)?, console, false)
 }
 
-fn open_cgroup(path: &str) -> Result<Cgroup, Error> {
+/// The container's cgroup, or, where that takes no process any more, the one that its first process is in.
+fn open_cgroup(path: &str, first: i32, procfs: &ProcFd) -> Result<Cgroup, Error> {
     let layout = Layout::detect().step(|| "look for cgroups".to_owned())?;
-    Cgroup::open(&layout, path).step(|| format!("open cgroup {path}"))
+    let cgroup = Cgroup::open(&layout, path).step(|| format!("open cgroup {path}"))?;
+    if !cgroup.is_interior().step(|| format!("look at cgroup {path}"))? {
+        return Ok(cgroup);
+    }
+    let groups = procfs.read(&format!("{first}/cgroup")).step(|| format!("find the cgroup of process {first}"))?;
+    cgroup.below_with(&layout, &groups).step(|| format!("join cgroup {path}"))
 }
 
 /// What the joining process works through. It has the caller's PID namespace, so that nothing in the container sees it.

@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use cgroup::{Cgroup, Kind, Layout};
+use cgroup::{Cgroup, Kind, Layout, Mode};
 use sys::Errno;
 use sys::at::{self, OFlag, SFlag};
 use sys::mount::{Attr, MountFlags, Propagation, clone_fd, clone_tree, mount_setattr};
@@ -46,7 +46,7 @@ pub(crate) enum Source {
     None,
     /// A volume.
     Bind(Bind),
-    /// The container's own directory in every v1 hierarchy.
+    /// The container's own directory in every v1 hierarchy, or the one tree of v2.
     Cgroups(Vec<CgroupTree>),
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct CgroupTree {
     /// The name of its directory below the host's mount of cgroups, for example `cpu` or `cpu,cpuacct`.
     pub(crate) name: String,
     pub(crate) kind: Kind,
-    /// The container's own directory, detached, with its attributes.
+    /// What is shown of it, detached, with its attributes.
     pub(crate) mount: OwnedFd,
 }
 
@@ -137,7 +137,7 @@ fn open_sources(
                 progress(&stage);
                 Source::Bind(open_bind(source, *recursive, mount, base).step(|| stage)?)
             }
-            MountKind::Cgroup => Source::Cgroups(open_cgroups(mount, layout, cgroup)?),
+            MountKind::Cgroup => Source::Cgroups(open_cgroups(plan, mount, layout, cgroup)?),
             MountKind::Filesystem { .. } => Source::None,
         });
     }
@@ -184,16 +184,26 @@ fn open_shared_memory((target, mount): (PathBuf, OwnedFd)) -> Result<(PathBuf, B
     Ok((target, Bind { mount: copy, is_directory: true }))
 }
 
-/// The container's own directory in every v1 hierarchy. In a cgroup namespace of its own this looks the same as a mount of
-/// the whole hierarchy would, whose root it is there, for a quarter of the calls.
-fn open_cgroups(plan: &MountPlan, layout: &Layout, cgroup: &Cgroup) -> Result<Vec<CgroupTree>, Error> {
+/// What the container sees of the cgroup trees: on v1 its own directory in every hierarchy, on v2 the tree as its cgroup
+/// namespace has it. In a namespace of its own the container's directory looks the same as a mount of the whole tree
+/// would, whose root it is there, for a quarter of the calls. Without one, `/proc/self/cgroup` names places in the host's
+/// tree, so on v2 the whole of it is shown, as other runtimes do; read-only unless the config wants it otherwise. A joined
+/// one shows its own root to whoever mounts the tree from inside: nothing is taken from here.
+fn open_cgroups(plan: &Plan, mount: &MountPlan, layout: &Layout, cgroup: &Cgroup) -> Result<Vec<CgroupTree>, Error> {
     let mut trees = Vec::new();
-    for hierarchy in layout.hierarchies().iter().filter(|hierarchy| hierarchy.kind != Kind::V2) {
+    let is_v2 = layout.mode() == Mode::V2;
+    if is_v2 && matches!(plan.namespaces.cgroup, Namespace::Joined(_)) {
+        return Ok(trees);
+    }
+    for hierarchy in layout.hierarchies().iter().filter(|hierarchy| is_v2 || hierarchy.kind != Kind::V2) {
         let root = hierarchy.root.path();
-        let path = root.join(cgroup.path().relative());
-        let mount = open_cgroup(&path, plan).step(|| format!("open cgroup {}", path.display()))?;
+        let path = match (is_v2, &plan.namespaces.cgroup) {
+            (true, Namespace::Inherited) => root.to_owned(),
+            _ => root.join(cgroup.path().relative()),
+        };
+        let opened = open_cgroup(&path, mount).step(|| format!("open cgroup {}", path.display()))?;
         let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        trees.push(CgroupTree { name, kind: hierarchy.kind.clone(), mount });
+        trees.push(CgroupTree { name, kind: hierarchy.kind.clone(), mount: opened });
     }
     Ok(trees)
 }

@@ -7,6 +7,7 @@
 //! docs/kernel.md lists which kernel each call came with, and what is done on an older one.
 
 pub mod at;
+pub mod bpf;
 pub mod conntrack;
 pub mod credentials;
 pub mod error;

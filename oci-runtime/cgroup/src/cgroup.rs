@@ -37,11 +37,10 @@ impl Cgroup {
     /// place of the path is removed again.
     pub fn create(layout: &Layout, path: &str, resources: &Resources) -> Result<Cgroup> {
         let path = CgroupPath::parse(path)?;
-        if layout.mode() == Mode::V2 {
-            let what = format!("cgroup {path}: this host has cgroup v2 only, which is not built yet");
-            return Err(Error::Unsupported { what });
+        match layout.mode() {
+            Mode::V2 => v2::validate(resources)?,
+            Mode::V1 | Mode::Hybrid => v1::validate(layout, resources)?,
         }
-        v1::validate(layout, resources)?;
         let mut cgroup = Cgroup { path, members: Vec::with_capacity(layout.hierarchies().len()) };
         match cgroup.make_and_limit(layout, resources) {
             Ok(()) => Ok(cgroup),
@@ -76,19 +75,43 @@ impl Cgroup {
         self.members.iter().any(|member| member.hierarchy.root.subdir(self.path.relative()).is_ok())
     }
 
+    /// Whether it takes no process (any more): on a host with v2 alone, one that passes controllers on to cgroups below it,
+    /// as a container does that is a node or an engine itself.
+    pub fn is_interior(&self) -> Result<bool> {
+        self.only_v2().map_or(Ok(false), v2::controllers::is_interior)
+    }
+
+    /// The cgroup that a process joins to be with another one where [`Cgroup::is_interior`]: the one that this is in.
+    ///
+    /// `groups` is its `/proc/<pid>/cgroup` as read in the caller's cgroup namespace. A place outside of this cgroup is
+    /// not followed: somebody else has moved the process there.
+    pub fn below_with(&self, layout: &Layout, groups: &str) -> Result<Cgroup> {
+        let place = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+        match CgroupPath::parse(place) {
+            Ok(path) if path.relative().starts_with(self.path.relative()) => Cgroup::open(layout, place),
+            _ => Err(Error::Unusable {
+                path: self.only_v2().map(|dir| dir.path().to_owned()).unwrap_or_default(),
+                reason: format!("takes no processes, and the container's first one is elsewhere: {place:?}"),
+            }),
+        }
+    }
+
     /// The v2 directory, to be given to `clone3` with `CLONE_INTO_CGROUP`.
     pub fn unified(&self) -> Option<BorrowedFd<'_>> {
         self.unified_dir().map(Dir::as_fd)
     }
 
-    /// Puts the calling thread, which has to be the only one of its process, into the v1 side of the cgroup.
-    /// `cgroup` v1's `tasks` takes "0" for the writer itself without waiting for an RCU grace period.
+    /// Puts the calling thread, which has to be the only one of its process, into the v1 side of the cgroup; on a host
+    /// with v2 alone there is none. v1's `tasks` takes "0" for the writer itself without waiting for an RCU grace period.
     pub fn join_self(&self) -> Result<()> {
         self.v1().try_for_each(|member| member.dir.write("tasks", "0"))
     }
 
     /// Sets limits again. Device rules are not touched: see [`Resources::devices`].
     pub fn update(&self, resources: &Resources) -> Result<()> {
+        if let Some(dir) = self.only_v2() {
+            return v2::apply(dir, resources, v2::Weights::Containers);
+        }
         self.v1().try_for_each(|member| v1::apply(&member.hierarchy.kind, &member.dir, resources))?;
         hugetlb::apply(self.hugetlb_dir(), &resources.hugetlb)
     }
@@ -130,8 +153,9 @@ impl Cgroup {
             let member = make(hierarchy, &self.path)?;
             self.members.push(member);
             let member = self.members.last().expect("just pushed");
-            if member.made == Made::Found {
-                refuse_used(&member.dir)?;
+            refuse_used(member)?;
+            if layout.mode() == Mode::V2 {
+                return v2::limit_container(&hierarchy.root, &self.path, &member.dir, resources);
             }
             v1::apply(&hierarchy.kind, &member.dir, resources)?;
             v1::apply_at_creation(&hierarchy.kind, &member.dir, resources)?;
@@ -169,6 +193,14 @@ impl Cgroup {
         self.members.iter().find(|member| member.hierarchy.kind == Kind::V2).map(|member| &member.dir)
     }
 
+    /// The directory of a cgroup that is on v2 alone.
+    fn only_v2(&self) -> Option<&Dir> {
+        match self.members.as_slice() {
+            [only] if only.hierarchy.kind == Kind::V2 => Some(&only.dir),
+            _ => None,
+        }
+    }
+
     /// Where the hugetlb files are, on v1 or below `unified`.
     fn hugetlb_dir(&self) -> Option<hugetlb::At<'_>> {
         let v1 = self.controller("hugetlb").map(hugetlb::At::V1);
@@ -203,23 +235,31 @@ pub(crate) fn make(hierarchy: &Arc<Hierarchy>, path: &CgroupPath) -> Result<Memb
     Ok(member)
 }
 
-/// A cgroup that somebody else's processes are in is not ours to limit, let alone to kill.
-fn refuse_used(dir: &Dir) -> Result<()> {
-    let mut pids = Vec::new();
-    collect_processes(dir, &mut pids)?;
-    if !pids.is_empty() {
-        return Err(Error::NotEmpty { count: pids.len() });
+/// A cgroup that somebody else's processes are in is not ours to limit, let alone to kill; in a frozen one, or below one,
+/// the container would not run.
+fn refuse_used(member: &Member) -> Result<()> {
+    let dir = &member.dir;
+    if member.made == Made::Found {
+        let mut pids = Vec::new();
+        collect_processes(dir, &mut pids)?;
+        if !pids.is_empty() {
+            return Err(Error::NotEmpty { count: pids.len() });
+        }
     }
-    match dir.read_if_there("freezer.state")? {
-        Some(state) if state.trim_end() != "THAWED" => Err(Error::Frozen),
-        _ => Ok(()),
-    }
+    let is_frozen = match &member.hierarchy.kind {
+        Kind::V2 => v2::controllers::is_frozen(dir)?,
+        kind if kind.controls("freezer") => dir.read("freezer.state")?.trim_end() != "THAWED",
+        Kind::V1 { .. } => false,
+    };
+    if is_frozen { Err(Error::Frozen) } else { Ok(()) }
 }
 
 /// A cgroup that goes away meanwhile has no processes.
 fn collect_processes(dir: &Dir, pids: &mut Vec<i32>) -> Result<()> {
     let text = match dir.read("cgroup.procs") {
         Err(error) if error.is_gone() => return Ok(()),
+        // A threaded cgroup of v2: its processes are listed where their domain is, above it.
+        Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => String::new(),
         text => text?,
     };
     for line in text.lines() {

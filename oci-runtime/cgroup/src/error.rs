@@ -86,8 +86,33 @@ pub enum Error {
         /// Why it was refused.
         reason: &'static str,
     },
+    /// A limit whose controller, or file, this host does not have.
+    #[error("linux.resources.{field}: {missing}")]
+    Missing {
+        /// The field of [`crate::Resources`], in the words of the OCI runtime-spec.
+        field: &'static str,
+        /// What is missing.
+        missing: String,
+    },
+    /// A v2 cgroup that no process of a container can be put in.
+    #[error("cgroup {path} {reason}")]
+    Unusable {
+        /// The cgroup.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The device program of a v2 cgroup could not be put into force.
+    #[error("linux.resources.devices: limit the devices of cgroup {path}")]
+    DeviceProgram {
+        /// The cgroup.
+        path: PathBuf,
+        /// Which call.
+        #[source]
+        source: sys::Error,
+    },
     /// A limit that no kernel would take.
-    #[error("{field}: {reason}")]
+    #[error("linux.resources.{field}: {reason}")]
     BadValue {
         /// The field of [`crate::Resources`], in the words of the OCI runtime-spec.
         field: &'static str,

@@ -16,10 +16,7 @@ impl Cgroup {
     pub fn freeze(&self) -> Result<()> {
         match (self.controller("freezer"), self.unified_dir()) {
             (Some(dir), _) => freeze_v1(dir),
-            (None, Some(dir)) => {
-                dir.write("cgroup.freeze", "1")?;
-                wait_until(dir, || has_line(dir, "cgroup.events", "frozen 1"))
-            }
+            (None, Some(dir)) => freeze_v2(dir),
             (None, None) => Err(Error::Unsupported { what: format!("freeze {}: no freezer is mounted", self.path()) }),
         }
     }
@@ -58,11 +55,24 @@ fn freeze_v1(dir: &Dir) -> Result<()> {
         dir.write("freezer.state", "FROZEN")?;
         has_line(dir, "freezer.state", "FROZEN")
     });
-    if frozen.is_err() {
-        // Half frozen is worse than not frozen.
-        dir.write("freezer.state", "THAWED")?;
+    // Half frozen is worse than not frozen.
+    or_thaw(frozen, || dir.write("freezer.state", "THAWED"))
+}
+
+fn freeze_v2(dir: &Dir) -> Result<()> {
+    dir.write("cgroup.freeze", "1")?;
+    or_thaw(wait_until(dir, || has_line(dir, "cgroup.events", "frozen 1")), || dir.write("cgroup.freeze", "0"))
+}
+
+fn or_thaw(frozen: Result<()>, thaw: impl FnOnce() -> Result<()>) -> Result<()> {
+    match frozen {
+        Err(error) if !error.is_gone() => {
+            // What led here is the failure to tell.
+            let _ = thaw();
+            Err(error)
+        }
+        result => result,
     }
-    frozen
 }
 
 fn has_line(dir: &Dir, name: &str, wanted: &str) -> Result<bool> {

@@ -58,8 +58,9 @@ pub(crate) fn apply(at: Option<At<'_>>, limits: &[HugetlbLimit]) -> Result<()> {
             return Err(Error::BadValue { field: "hugepageLimits", reason });
         }
         let written = match at {
-            None => Err(Error::Unsupported {
-                what: format!("hugepageLimits {page_size}: the hugetlb controller is not mounted"),
+            None => Err(Error::Missing {
+                field: "hugepageLimits",
+                missing: format!("{page_size}: the hugetlb controller is not mounted"),
             }),
             // Reserved pages first: a process that has reserved more than it may use dies of SIGBUS later.
             Some(At::V1(dir)) => {
@@ -70,7 +71,7 @@ pub(crate) fn apply(at: Option<At<'_>>, limits: &[HugetlbLimit]) -> Result<()> {
                 .and_then(|()| dir.write(&format!("hugetlb.{page_size}.max"), &limit.to_string())),
         };
         match written {
-            Err(Error::Unsupported { .. }) if *limit == 0 => {}
+            Err(Error::Missing { .. }) if *limit == 0 => {}
             Err(error) if *limit == 0 && error.errno() == Some(Errno::ENOENT) => {}
             result => result?,
         }
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn a_limit_above_zero_without_the_controller_is_refused_by_name() {
         let error = apply(None, &[limit("2MB", 2 << 20)]).expect_err("no controller");
-        assert_eq!(error.to_string(), "hugepageLimits 2MB: the hugetlb controller is not mounted");
+        assert_eq!(error.to_string(), "linux.resources.hugepageLimits: 2MB: the hugetlb controller is not mounted");
     }
 
     #[test]

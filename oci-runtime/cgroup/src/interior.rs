@@ -35,7 +35,7 @@ impl Cgroup {
     /// Sets limits again.
     pub fn limit_interior(&self, layout: &Layout, resources: &Resources) -> Result<()> {
         match (layout.mode(), self.unified_dir()) {
-            (Mode::V2, Some(dir)) => v2::apply(dir, resources),
+            (Mode::V2, Some(dir)) => v2::apply(dir, resources, v2::Weights::Pods),
             _ => {
                 v1::validate_interior(layout, resources)?;
                 self.update(resources)
@@ -98,7 +98,7 @@ mod tests {
             ("cgroup.subtree_control", ""),
             ("pods/cgroup.controllers", "cpu memory\n"),
             ("pods/cgroup.subtree_control", "memory\n"),
-            ("pods/p1/cgroup.controllers", "pids\n"),
+            ("pods/p1/cgroup.controllers", "cpu memory pids\n"),
             ("pods/p1/cgroup.subtree_control", ""),
             ("pods/p1/cpu.weight", ""),
             ("pods/p1/cpu.max", ""),
@@ -143,6 +143,6 @@ mod tests {
 
         let without_memory = open(&[(&["cpu", "cpuacct"], &cpu), (&["pids"], &pids)]);
         let error = Cgroup::ensure_interior(&without_memory, "/p", &limits()).expect_err("no memory controller");
-        assert!(matches!(error, Error::Unsupported { .. }), "{error}");
+        assert!(matches!(error, Error::Missing { .. }), "{error}");
     }
 }

@@ -4,9 +4,8 @@
 //! [`Resources`] what is written there and [`Stats`] what is read. The crate knows nothing of containers' specs
 //! beyond these types, logs nothing, starts no thread and never sleeps without a deadline.
 //!
-//! Supported are cgroup v1 and the hybrid layout (v1 controllers, and cgroup v2 below `unified` with what v1
-//! left over). On a host with cgroup v2 only, cgroups that hold cgroups can be made; one for a container is refused
-//! by name.
+//! Supported are cgroup v1, cgroup v2, and the hybrid layout (v1 controllers, and cgroup v2 below `unified` with what
+//! v1 left over).
 //!
 //! **Joining.** Writing a pid to `cgroup.procs` waits for an RCU grace period, around 10 ms, whenever the
 //! machine was idle before: no function here does that. A process joins by itself, while it has one
@@ -23,10 +22,13 @@
 //! | `interior.rs` | one that holds cgroups, as a pod's does |
 //! | `kill.rs`, `freeze.rs` | all its processes at once |
 //! | `resources.rs`, `stats.rs` | the types that go in and come out |
+//! | `devices.rs` | what a list of device rules comes to; `v1/devices.rs` writes it, `v2/devices.rs` makes a program of it |
+//! | `v2/controllers.rs` | passing controllers down, and which cgroups take a process |
 //! | `v1/<controller>.rs`, `v2/<controller>.rs`, `hugetlb.rs`, `pressure.rs` | one controller each, pure against a directory |
 //! | `oom.rs` | a pollable fd for out-of-memory |
 
 mod cgroup;
+mod devices;
 mod dir;
 mod error;
 mod freeze;

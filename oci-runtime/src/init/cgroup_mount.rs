@@ -1,7 +1,8 @@
 //! The mount type `cgroup`: the container's own cgroups in the host's layout.
 //!
 //! On v1 and hybrid hosts: a tmpfs with a directory per v1 hierarchy, named as on the host, and links for the controllers
-//! that share one (`cpu -> cpu,cpuacct`).
+//! that share one (`cpu -> cpu,cpuacct`). On a host with v2 alone there is one
+//! tree, which is attached as it is, or mounted here by a container that has joined a cgroup namespace.
 
 use std::os::fd::OwnedFd;
 
@@ -15,6 +16,11 @@ use crate::plan::MountPlan;
 /// Makes and attaches all of it.
 pub(super) fn make(plan: &MountPlan, trees: &[CgroupTree], target: &OwnedFd) -> sys::Result<()> {
     let flags = plan.attributes.set | plan.recursive.set;
+    match trees {
+        [] => return move_mount(&Fs::open("cgroup2")?.set_string("source", "cgroup")?.mount(flags)?, target),
+        [CgroupTree { kind: Kind::V2, mount, .. }] => return move_mount(mount, target),
+        _ => {}
+    }
     let fs = Fs::open("tmpfs")?;
     let tmpfs = fs.set_string("source", "cgroup")?.set_string("mode", "755")?.mount(flags - MountFlags::RDONLY)?;
     for tree in trees {

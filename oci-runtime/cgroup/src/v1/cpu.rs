@@ -105,8 +105,11 @@ mod tests {
     #[test]
     fn shares_that_the_kernel_would_clamp_are_refused() {
         let refusal = |shares| validate(&Cpu { shares: Some(shares), ..Cpu::default() }).expect_err("out of range");
-        assert_eq!(refusal(1).to_string(), "cpu.shares: the minimum allowed cpu-shares is 2");
-        assert_eq!(refusal(262_145).to_string(), "cpu.shares: the maximum allowed cpu-shares is 262144");
+        assert_eq!(refusal(1).to_string(), "linux.resources.cpu.shares: the minimum allowed cpu-shares is 2");
+        assert_eq!(
+            refusal(262_145).to_string(),
+            "linux.resources.cpu.shares: the maximum allowed cpu-shares is 262144"
+        );
     }
 
     #[test]

@@ -78,8 +78,8 @@ fn current_sum(dir: &Dir) -> Result<Option<u64>> {
 /// former on every node.
 fn without_swap_accounting(dir: &Dir, limit: Option<i64>, swap: i64) -> Result<()> {
     if swap != -1 && Some(swap) != limit {
-        let what = format!("memory.swap {swap}: this kernel does not account for swap (no {SWAP})");
-        return Err(Error::Unsupported { what });
+        let missing = format!("this kernel does not account for swap (no {SWAP}), so {swap} can't be kept");
+        return Err(Error::Missing { field: "memory.swap", missing });
     }
     limit.map_or(Ok(()), |limit| set_limit(dir, limit))
 }
@@ -154,7 +154,10 @@ mod tests {
         apply(&fixture.dir, &memory(100, 100)).expect("no swap asked for");
         assert_eq!(fixture.content(LIMIT), "100");
         let error = apply(&fixture.dir, &memory(100, 300)).expect_err("swap asked for");
-        assert!(error.to_string().starts_with("memory.swap 300: this kernel does not account for swap"), "{error}");
+        assert!(
+            error.to_string().starts_with("linux.resources.memory.swap: this kernel does not account for swap"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{Error, Kind, Layout, Resources, Result, Stats};
 /// Refuses what no write is needed to see: nothing has been changed yet.
 pub(crate) fn validate(layout: &Layout, resources: &Resources) -> Result<()> {
     validate_interior(layout, resources)?;
-    devices::program(&resources.devices)?;
+    crate::devices::outcome(&resources.devices)?;
     // A container that could open every device must not start, whether or not rules were given.
     require(layout, "devices")
 }
@@ -23,8 +23,9 @@ pub(crate) fn validate(layout: &Layout, resources: &Resources) -> Result<()> {
 /// The same for a cgroup that holds cgroups, which has no device rules.
 pub(crate) fn validate_interior(layout: &Layout, resources: &Resources) -> Result<()> {
     if let Some(name) = resources.unified.keys().next() {
-        let what = format!("unified resource {name:?}: this host has cgroup v1, where it means nothing");
-        return Err(Error::Unsupported { what });
+        // The first words are runc's.
+        let reason = format!("invalid configuration: cannot use unified on cgroup v1 ({name})");
+        return Err(Error::BadValue { field: "unified", reason });
     }
     cpu::validate(&resources.cpu)?;
     memory::validate(&resources.memory)?;
@@ -37,12 +38,12 @@ pub(crate) fn validate_interior(layout: &Layout, resources: &Resources) -> Resul
     wanted.iter().filter(|(_, wanted)| *wanted).try_for_each(|(controller, _)| require(layout, controller))
 }
 
-fn require(layout: &Layout, controller: &str) -> Result<()> {
+fn require(layout: &Layout, controller: &'static str) -> Result<()> {
     if v1_has(layout, controller) {
         return Ok(());
     }
-    let what = format!("{controller} limits: the v1 {controller} controller is not mounted");
-    Err(Error::Unsupported { what })
+    let missing = format!("the v1 {controller} controller is not mounted");
+    Err(Error::Missing { field: controller, missing })
 }
 
 fn v1_has(layout: &Layout, controller: &str) -> bool {

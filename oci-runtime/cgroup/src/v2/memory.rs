@@ -1,19 +1,79 @@
 //! `memory.max`, `memory.low`, `memory.stat` (Documentation/admin-guide/cgroup-v2.rst, "Memory").
 
+use nix::errno::Errno;
+
 use super::field;
 use crate::dir::Dir;
-use crate::{Memory, MemoryStats, Result};
+use crate::{Error, Memory, MemoryStats, Result};
 
-/// Sets the limit and the reservation; 0 is absent, below zero is none.
-pub(super) fn apply(dir: &Dir, memory: &Memory) -> Result<()> {
-    for (file, value) in [("memory.max", memory.limit), ("memory.low", memory.reservation)] {
-        match value {
-            None | Some(0) => {}
-            Some(bytes) if bytes < 0 => dir.write(file, if file == "memory.max" { "max" } else { "0" })?,
-            Some(bytes) => dir.write(file, &bytes.to_string())?,
-        }
+/// Whether nothing is asked for that needs the controller.
+pub(super) fn is_empty(memory: &Memory) -> bool {
+    [memory.limit, memory.reservation, memory.swap].iter().all(|value| value.unwrap_or(0) == 0)
+}
+
+/// Refuses what v2 has no file for, and a swap limit that cannot be told from a sum. The wording is runc's.
+pub(super) fn validate(memory: &Memory) -> Result<()> {
+    let missing = |field, what: &str| Err(Error::Missing { field, missing: format!("cgroup v2 can't {what}") });
+    if memory.swappiness.is_some() {
+        return missing("memory.swappiness", "set how eagerly one cgroup swaps");
     }
-    Ok(())
+    if memory.disable_oom_killer == Some(true) {
+        return missing("memory.disableOOMKiller", "let processes wait for memory");
+    }
+    swap_alone(memory).map(drop)
+}
+
+/// Sets the limits; 0 is absent, below zero is none.
+pub(super) fn apply(dir: &Dir, memory: &Memory) -> Result<()> {
+    if let Some(swap) = swap_alone(memory)? {
+        set_swap(dir, &swap)?;
+    }
+    if let Some(limit) = given(memory.limit) {
+        dir.write("memory.max", &max(limit))?;
+    }
+    match given(memory.reservation) {
+        // The largest protection there is, as runc has it.
+        Some(reservation) => dir.write("memory.low", &max(reservation)),
+        None => Ok(()),
+    }
+}
+
+/// Absent and 0 are the same here.
+fn given(value: Option<i64>) -> Option<i64> {
+    value.filter(|&value| value != 0)
+}
+
+fn max(bytes: i64) -> String {
+    if bytes < 0 { "max".to_owned() } else { bytes.to_string() }
+}
+
+/// The limit on swap without memory: the runtime-spec's is that of both together.
+fn swap_alone(memory: &Memory) -> Result<Option<String>> {
+    let refuse = |reason: &str| Err(Error::BadValue { field: "memory.swap", reason: reason.to_owned() });
+    match (given(memory.limit), given(memory.swap)) {
+        // As on v1, no limit on memory means none on swap either.
+        (Some(..0), None) => Ok(Some("max".to_owned())),
+        (_, None) => Ok(None),
+        (_, Some(..0)) => Ok(Some("max".to_owned())),
+        (None, Some(_)) => refuse("unable to set swap limit without memory limit"),
+        (Some(..0), Some(swap)) => Ok(Some(swap.to_string())),
+        (Some(limit), Some(swap)) if swap < limit => refuse("memory+swap limit should be >= memory limit"),
+        (Some(limit), Some(swap)) => Ok(Some((swap - limit).to_string())),
+    }
+}
+
+/// Without swap accounting in the kernel, "none" and "no limit" are kept already.
+fn set_swap(dir: &Dir, swap: &str) -> Result<()> {
+    match dir.write("memory.swap.max", swap) {
+        Err(error) if error.errno() == Some(Errno::ENOENT) => match swap {
+            "0" | "max" => Ok(()),
+            _ => {
+                let missing = "this kernel does not account for swap (no memory.swap.max)".to_owned();
+                Err(Error::Missing { field: "memory.swap", missing })
+            }
+        },
+        result => result,
+    }
 }
 
 /// Reads use and limit; `None` without the controller.
@@ -41,6 +101,52 @@ pub(super) fn read(dir: &Dir) -> Result<Option<MemoryStats>> {
 mod tests {
     use super::*;
     use crate::dir::fixture::Fixture;
+
+    #[test]
+    fn swap_is_what_the_sum_has_above_memory() {
+        let check = |limit: i64, swap: i64, expected: Option<&str>| {
+            let memory = Memory { limit: Some(limit), swap: Some(swap), ..Memory::default() };
+            assert_eq!(swap_alone(&memory).expect("a limit").as_deref(), expected, "{limit}, {swap}");
+        };
+        check(0, 0, None);
+        check(100, 0, None);
+        check(100, 100, Some("0"));
+        check(100, 250, Some("150"));
+        check(100, -1, Some("max"));
+        check(0, -1, Some("max"));
+        check(-1, 0, Some("max"));
+        check(-1, 300, Some("300"));
+        let refused =
+            |limit, swap| swap_alone(&Memory { limit, swap, ..Memory::default() }).expect_err("refused").to_string();
+        assert_eq!(
+            refused(Some(100), Some(50)),
+            "linux.resources.memory.swap: memory+swap limit should be >= memory limit"
+        );
+        assert_eq!(
+            refused(None, Some(50)),
+            "linux.resources.memory.swap: unable to set swap limit without memory limit"
+        );
+    }
+
+    #[test]
+    fn what_v2_has_no_file_for_is_refused_by_name() {
+        let refused = |memory: &Memory| validate(memory).expect_err("refused").to_string();
+        let swappiness = Memory { swappiness: Some(60), ..Memory::default() };
+        assert!(refused(&swappiness).starts_with("linux.resources.memory.swappiness: "));
+        let no_killer = Memory { disable_oom_killer: Some(true), ..Memory::default() };
+        assert!(refused(&no_killer).starts_with("linux.resources.memory.disableOOMKiller: "));
+        validate(&Memory { disable_oom_killer: Some(false), ..Memory::default() }).expect("what v2 does");
+    }
+
+    #[test]
+    fn a_kernel_without_swap_accounting_keeps_none_and_no_limit() {
+        let fixture = Fixture::new(&[("memory.max", "?")]);
+        let memory = |swap| Memory { limit: Some(100), swap: Some(swap), ..Memory::default() };
+        apply(&fixture.dir, &memory(100)).expect("no swap");
+        apply(&fixture.dir, &memory(-1)).expect("no limit");
+        let error = apply(&fixture.dir, &memory(300)).expect_err("some swap");
+        assert!(error.to_string().starts_with("linux.resources.memory.swap: this kernel does not account"), "{error}");
+    }
 
     #[test]
     fn limits_are_written_and_none_is_max() {

@@ -1,19 +1,69 @@
-//! The v2 controllers as far as cgroups that hold cgroups need them: pure against a directory.
+//! The v2 controllers: one file each, pure against a directory.
+//!
+//! This file is the table of which file takes part in what.
 
+pub(crate) mod controllers;
 mod cpu;
+mod cpuset;
+pub(crate) mod devices;
 mod memory;
 mod pids;
+mod unified;
+
+use controllers::Controllers;
 
 use crate::dir::Dir;
-use crate::{Resources, Result, Stats, hugetlb};
+use crate::{CgroupPath, Resources, Result, Stats, hugetlb};
 
-/// Sets what a cgroup above containers may have. What is absent stays as it is.
-pub(crate) fn apply(dir: &Dir, resources: &Resources) -> Result<()> {
-    cpu::apply(dir, &resources.cpu)?;
+pub(crate) use cpu::Weights;
+
+/// Refuses what no write is needed to see: nothing has been changed yet.
+pub(crate) fn validate(resources: &Resources) -> Result<()> {
+    crate::devices::outcome(&resources.devices)?;
+    memory::validate(&resources.memory)?;
+    unified::validate(&resources.unified)
+}
+
+/// Sets up a new container's cgroup at `path`: controllers, limits, device rules.
+pub(crate) fn limit_container(root: &Dir, path: &CgroupPath, dir: &Dir, resources: &Resources) -> Result<()> {
+    controllers::refuse_unusable(dir)?;
+    let controllers = Controllers::pass_down(root, path, dir)?;
+    apply_with(dir, &controllers, resources, Weights::Containers)?;
+    devices::apply(dir, &resources.devices)
+}
+
+/// Sets what may be set at any time. What is absent stays as it is.
+pub(crate) fn apply(dir: &Dir, resources: &Resources, weights: Weights) -> Result<()> {
+    validate(resources)?;
+    apply_with(dir, &Controllers::of(dir)?, resources, weights)
+}
+
+fn apply_with(dir: &Dir, controllers: &Controllers, resources: &Resources, weights: Weights) -> Result<()> {
+    require_all(controllers, resources)?;
+    cpu::apply(dir, &resources.cpu, weights)?;
+    cpuset::apply(dir, &resources.cpuset)?;
     memory::apply(dir, &resources.memory)?;
     pids::apply(dir, resources.pids)?;
     hugetlb::apply(Some(hugetlb::At::V2(dir)), &resources.hugetlb)?;
-    resources.unified.iter().try_for_each(|(file, value)| dir.write(file, value))
+    // Last: it is the raw word, and may correct what was converted.
+    unified::apply(dir, &resources.unified)
+}
+
+/// Every limit has its controller.
+fn require_all(controllers: &Controllers, resources: &Resources) -> Result<()> {
+    let pages = resources.hugetlb.iter().any(|limit| limit.limit != 0);
+    for (wanted, controller, field) in [
+        (!cpu::is_empty(&resources.cpu), "cpu", "cpu"),
+        (!cpuset::is_empty(&resources.cpuset), "cpuset", "cpu.cpus"),
+        (!memory::is_empty(&resources.memory), "memory", "memory"),
+        (resources.pids.is_some_and(|limit| limit >= 0), "pids", "pids"),
+        (pages, "hugetlb", "hugepageLimits"),
+    ] {
+        if wanted {
+            controllers.require(controller, field)?;
+        }
+    }
+    unified::controllers(&resources.unified).try_for_each(|controller| controllers.require(controller, "unified"))
 }
 
 /// Reads what no v1 hierarchy has told, from the files that are there.
@@ -31,6 +81,6 @@ pub(crate) fn read(dir: &Dir, stats: &mut Stats) -> Result<()> {
 }
 
 /// The number after a key, in a file of `key number` lines.
-fn field(text: &str, key: &str) -> Option<u64> {
+pub(crate) fn field(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }

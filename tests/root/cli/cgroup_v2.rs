@@ -1,0 +1,200 @@
+//! A host with cgroup v2 alone. Where v1 hierarchies are mounted too they are unmounted in the World, so that these tests
+//! run on a hybrid machine as well; it offers few controllers then.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use sys::bpf::{AttachFlags, Instruction, Program};
+use tests::{World, write};
+
+use super::{Container, STAY, check_refused};
+
+/// A World with v2 alone, and where that is mounted.
+fn enter() -> (World, PathBuf) {
+    let world = World::enter();
+    let mounts = || sys::mountinfo::read().expect("the own mounts").into_iter();
+    for v1 in mounts().filter(|mount| mount.fstype == "cgroup") {
+        nix::mount::umount2(&v1.mount_point, nix::mount::MntFlags::MNT_DETACH).expect("unmount a v1 hierarchy");
+    }
+    let v2 = mounts().find(|mount| mount.fstype == "cgroup2").expect("a cgroup v2 mount");
+    (world, v2.mount_point)
+}
+
+fn cgroups_path(container: &Container<'_>) -> String {
+    container.bundle.config["linux"]["cgroupsPath"].as_str().expect("a cgroup path").to_owned()
+}
+
+fn dir(root: &Path, container: &Container<'_>) -> PathBuf {
+    root.join(cgroups_path(container).trim_start_matches('/'))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_owned()
+}
+
+/// Makes the cgroup mount of the config writable.
+fn with_writable_cgroups(container: &mut Container<'_>) {
+    let mounts = container.bundle.config["mounts"].as_array_mut().expect("mounts");
+    let mount = mounts.iter_mut().find(|mount| mount["type"] == "cgroup").expect("a cgroup mount");
+    mount["options"] = json!(["nosuid", "noexec", "nodev", "rw"]);
+}
+
+#[test]
+fn a_container_is_in_its_cgroup_and_sees_it_as_the_root() {
+    let (world, _) = enter();
+    let container = Container::started(&world);
+    let pid = container.state()["pid"].to_string();
+    assert_eq!(read(format!("/proc/{pid}/cgroup")).lines().last(), Some(&*format!("0::{}", cgroups_path(&container))));
+    assert_eq!(
+        container.exec(&[], &["grep", "^0:", "/proc/1/cgroup", "/proc/self/cgroup"]).success(),
+        "/proc/1/cgroup:0::/\n/proc/self/cgroup:0::/\n"
+    );
+    let mounts = container.exec(&[], &["grep", " /sys/fs/cgroup ", "/proc/self/mountinfo"]).success();
+    assert!(mounts.contains("- cgroup2 ") && mounts.contains(" ro,") && mounts.lines().count() == 1, "{mounts}");
+    assert!(container.exec(&[], &["cat", "/sys/fs/cgroup/cgroup.procs"]).success().starts_with("1\n"));
+    check_refused(&container.exec(&[], &["mkdir", "/sys/fs/cgroup/x"]), 1, "Read-only file system");
+}
+
+#[test]
+fn without_a_cgroup_namespace_the_tree_and_the_place_in_it_are_the_hosts() {
+    let (world, root) = enter();
+    let mut container = Container::new(&world, STAY);
+    let namespaces = container.bundle.config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+    namespaces.retain(|namespace| namespace["type"] != "cgroup");
+    container.create(&[]).success();
+    container.verb(&["start"]).success();
+    container.is_ready();
+    let place = cgroups_path(&container);
+    assert_eq!(container.exec(&[], &["grep", "^0:", "/proc/self/cgroup"]).success(), format!("0::{place}\n"));
+    let list = container.exec(&[], &["cat", &format!("/sys/fs/cgroup{place}/cgroup.procs")]).success();
+    assert!(list.starts_with("1\n"), "{list}");
+    check_refused(&container.exec(&[], &["mkdir", "/sys/fs/cgroup/x"]), 1, "Read-only file system");
+    assert!(dir(&root, &container).is_dir());
+}
+
+#[test]
+fn an_exec_goes_where_the_first_process_is_once_the_containers_cgroup_takes_none() {
+    let (world, root) = enter();
+    let controller = read(root.join("cgroup.controllers")).split(' ').next().expect("a controller").to_owned();
+    let script = format!(
+        "cd /sys/fs/cgroup; mkdir inner; echo 1 > inner/cgroup.procs; echo +{controller} > cgroup.subtree_control; {STAY}"
+    );
+    let mut container = Container::new(&world, &script);
+    with_writable_cgroups(&mut container);
+    container.create(&[]).success();
+    container.verb(&["start"]).success();
+    container.is_ready();
+    assert_eq!(read(dir(&root, &container).join("cgroup.subtree_control")), controller);
+    let place = container.exec(&[], &["grep", "^0:", "/proc/self/cgroup"]).success();
+    assert_eq!(place, "0::/inner\n");
+    container.verb(&["kill"]);
+    container.verb(&["delete", "--force"]).success();
+    assert!(!dir(&root, &container).exists());
+}
+
+#[test]
+fn a_device_that_is_not_listed_cannot_be_opened() {
+    let (world, _) = enter();
+    let mut container = Container::new(&world, STAY);
+    container.bundle.set(
+        "/linux/resources/devices",
+        json!([
+            {"allow": false, "access": "rwm"},
+            {"allow": true, "type": "c", "major": 240, "minor": 7, "access": "r"},
+        ]),
+    );
+    container.create(&[]).success();
+    container.verb(&["start"]).success();
+    container.is_ready();
+    let run = |script: &str| container.exec(&[], &["sh", "-c", script]);
+    run("mknod /dev/mem c 1 1 && mknod /dev/x c 240 7 && mknod /dev/again c 1 3").success();
+    check_refused(&run("cat /dev/mem"), 1, "can't open '/dev/mem': Operation not permitted");
+    check_refused(&run("echo x > /dev/x"), 1, "can't create /dev/x: Operation not permitted");
+    // There is no such device, which only one who may open it is told.
+    check_refused(&run("cat /dev/x"), 1, "can't open '/dev/x': No such device or address");
+    run("echo x > /dev/again && echo x > /dev/null").success();
+}
+
+#[test]
+fn a_config_without_device_rules_allows_no_device_but_the_default_ones() {
+    let (world, _) = enter();
+    for resources in [json!({}), json!({"devices": []}), json!({"devices": null})] {
+        let mut container = Container::new(&world, STAY);
+        container.bundle.set("/linux/resources", resources);
+        container.create(&[]).success();
+        container.verb(&["start"]).success();
+        container.is_ready();
+        let run = |script: &str| container.exec(&[], &["sh", "-c", script]);
+        check_refused(&run("mknod /dev/mem c 1 1; cat /dev/mem"), 1, "can't open '/dev/mem': Operation not permitted");
+        run("cat /dev/null").success();
+    }
+}
+
+#[test]
+fn a_cgroup_that_is_taken_over_loses_the_device_program_of_its_last_user() {
+    let (world, root) = enter();
+    let container = Container::new(&world, STAY);
+    let dir = dir(&root, &container);
+    fs::create_dir_all(&dir).expect("a cgroup");
+    let cgroup = fs::File::open(&dir).expect("the cgroup");
+    let refuse_all =
+        [(0xb7, 0), (0x95, 0)].map(|(code, immediate)| Instruction { code, registers: 0, offset: 0, immediate });
+    let old = Program::load_cgroup_device("refuse_all", &refuse_all).expect("a program");
+    old.attach_device(&cgroup, AttachFlags::ALLOW_MULTI, None).expect("attached");
+    let before = sys::bpf::device_programs(&cgroup).expect("the programs").ids;
+    container.create(&[]).success();
+    let after = sys::bpf::device_programs(&cgroup).expect("the programs").ids;
+    assert!(before.len() == 1 && after.len() == 1 && before != after, "{before:?} {after:?}");
+    container.verb(&["start"]).success();
+    container.is_ready();
+    container.exec(&[], &["sh", "-c", "echo x > /dev/null"]).success();
+}
+
+#[test]
+fn a_cgroup_that_somebody_is_in_or_that_is_frozen_is_not_taken() {
+    let (world, root) = enter();
+    let container = Container::started(&world);
+    let mut second = Container::new(&world, STAY);
+    let own = second.bundle.config["linux"]["cgroupsPath"].clone();
+    second.bundle.set("/linux/cgroupsPath", json!(cgroups_path(&container)));
+    check_refused(&second.create(&[]), 1, "container's cgroup is not empty");
+    assert_eq!(container.status(), "running");
+
+    second.bundle.set("/linux/cgroupsPath", own);
+    let place = dir(&root, &second);
+    fs::create_dir(&place).expect("a cgroup");
+    write(&place.join("cgroup.freeze"), "1");
+    check_refused(&second.create(&[]), 1, "container's cgroup unexpectedly frozen");
+    second.bundle.set("/linux/cgroupsPath", json!(format!("{}/below", cgroups_path(&second))));
+    check_refused(&second.create(&[]), 1, "container's cgroup unexpectedly frozen");
+    fs::remove_dir(&place).expect("what was refused is left as it was, and what was made is gone");
+}
+
+#[test]
+fn a_place_in_a_threaded_tree_is_refused() {
+    let (world, root) = enter();
+    let mut container = Container::new(&world, STAY);
+    let parent = dir(&root, &container);
+    fs::create_dir(&parent).expect("a cgroup");
+    write(&parent.join("cgroup.type"), "threaded");
+    container.bundle.set("/linux/cgroupsPath", json!(format!("{}/below", cgroups_path(&container))));
+    check_refused(&container.create(&[]), 1, "a container needs a domain");
+    fs::remove_dir(&parent).expect("what was made below is gone");
+}
+
+#[test]
+fn a_container_in_a_foreign_pid_namespace_is_killed_and_deleted_whole() {
+    let (world, root) = enter();
+    let mut container = Container::new(&world, "sleep 1000 & (sleep 1000 &) ; touch /ready; wait");
+    let namespaces = container.bundle.config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+    namespaces.retain(|namespace| namespace["type"] != "pid");
+    container.create(&[]).success();
+    container.verb(&["start"]).success();
+    container.is_ready();
+    let dir = dir(&root, &container);
+    assert!(read(dir.join("cgroup.procs")).lines().count() >= 3);
+    container.verb(&["delete", "--force"]).success();
+    assert!(!dir.exists());
+}
