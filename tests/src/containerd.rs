@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::cri::Cri;
@@ -70,6 +70,18 @@ impl Containerd {
     /// An existing directory for pods' logs.
     pub fn logs(&self) -> PathBuf {
         self.dir.join("logs")
+    }
+
+    /// Its debugging client; the command is missing.
+    pub fn ctr(&self) -> Command {
+        let mut command = Command::new(peer("ctr"));
+        command.arg("--address").arg(self.dir.join("containerd.sock")).current_dir(&self.dir);
+        command
+    }
+
+    /// The bundle of a task that `ctr` started.
+    pub fn task_dir(&self, id: &str) -> PathBuf {
+        self.dir.join("state/io.containerd.runtime.v2.task/default").join(id)
     }
 
     /// The daemon's process id.

@@ -83,8 +83,7 @@ pub(crate) fn run(arguments: &[String]) -> anyhow::Result<()> {
     for side in &mut sides {
         side.idle_pods(&world)?;
     }
-    let [ours, theirs] = sides.map(|side| (side.name, side.samples));
-    let report = Report { rounds, sides: [ours, theirs] };
+    let report = Report { rounds, sides: sides.into_iter().map(|side| (side.name, side.samples)).collect() };
     report.print();
     if let Some(file) = arguments.get(1) {
         report.write(file.as_ref())?;

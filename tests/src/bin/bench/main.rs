@@ -1,10 +1,11 @@
-//! `bench cri|kubelet [ROUNDS] [JSON_FILE]`: Orlop beside its peers, in the same run.
+//! `bench cri|kubelet|oci [ROUNDS] [JSON_FILE]`: Orlop beside its peers, in the same run.
 //!
 //! Prints a table of medians with ratios and writes all samples as JSON. `scripts/bench` builds what it needs.
 
 mod cri;
 mod kubelet;
 mod measure;
+mod oci;
 
 use std::process::ExitCode;
 
@@ -13,7 +14,8 @@ fn main() -> ExitCode {
     let done = match arguments.first().map(String::as_str) {
         Some("cri") => cri::run(&arguments[1..]),
         Some("kubelet") => kubelet::run(&arguments[1..]),
-        _ => Err(anyhow::anyhow!("usage: bench cri|kubelet [ROUNDS] [JSON_FILE]")),
+        Some("oci") => oci::run(&arguments[1..]),
+        _ => Err(anyhow::anyhow!("usage: bench cri|kubelet|oci [ROUNDS] [JSON_FILE]")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

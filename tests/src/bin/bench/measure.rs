@@ -15,11 +15,11 @@ pub(crate) struct Samples {
     by_name: BTreeMap<&'static str, Vec<f64>>,
 }
 
-/// The outcome of a whole run: ours, then theirs.
+/// The outcome of a whole run: ours, then the others.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) rounds: u32,
-    pub(crate) sides: [(&'static str, Samples); 2],
+    pub(crate) sides: Vec<(&'static str, Samples)>,
 }
 
 impl Samples {
@@ -35,11 +35,18 @@ impl Samples {
 
 impl Report {
     pub(crate) fn print(&self) {
-        let [(ours, own), (theirs, others)] = &self.sides;
-        println!("{:<38} {ours:>10} {theirs:>12} {:>7}", "median", "ratio");
+        let Some(((ours, own), others)) = self.sides.split_first() else { return };
+        print!("{:<38} {ours:>10}", "median");
+        others.iter().for_each(|(theirs, _)| print!(" {theirs:>12} {:>7}", "ratio"));
+        println!();
         for (what, samples) in &own.by_name {
-            let (own, other) = (median(samples), others.by_name.get(what).map_or(f64::NAN, |samples| median(samples)));
-            println!("{what:<38} {own:>10.2} {other:>12.2} {:>7.3}", own / other);
+            let own = median(samples);
+            print!("{what:<38} {own:>10.2}");
+            for (_, other) in others {
+                let other = other.by_name.get(what).map_or(f64::NAN, |samples| median(samples));
+                print!(" {other:>12.2} {:>7.3}", own / other);
+            }
+            println!();
         }
     }
 
