@@ -29,6 +29,7 @@ mod rootfd;
 mod rows;
 mod runtime;
 mod runtime_joins;
+mod runtime_tools;
 mod shim_client;
 mod shim_hang;
 mod shim_isolation;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cri::Cri;
 use crate::daemon::{Plugins, install_plugins, network};
-use crate::{World, eventually, peer, write};
+use crate::{World, eventually, peer, tool, write};
 
 /// A running containerd. Dropping it removes its pods through the CRI and ends it.
 pub struct Containerd {
@@ -32,9 +32,9 @@ impl Containerd {
         }
         write(&dir.join("config.toml"), configuration(&dir));
         let log = File::create(dir.join("log")).expect("containerd's log");
-        let programs = peer("containerd").parent().expect("a folder").display().to_string();
+        let programs = tool("containerd").parent().expect("a folder").display().to_string();
         let process = world
-            .command(peer("containerd"))
+            .command(tool("containerd"))
             .arg("--config")
             .arg(dir.join("config.toml"))
             .env("PATH", format!("{programs}:{}", std::env::var("PATH").unwrap_or_default()))
@@ -74,7 +74,7 @@ impl Containerd {
 
     /// Its debugging client; the command is missing.
     pub fn ctr(&self) -> Command {
-        let mut command = Command::new(peer("ctr"));
+        let mut command = Command::new(tool("ctr"));
         command.arg("--address").arg(self.dir.join("containerd.sock")).current_dir(&self.dir);
         command
     }

@@ -13,7 +13,7 @@ pub fn binary(name: &str) -> PathBuf {
     in_dir("ORLOP_BIN_DIR", name)
 }
 
-/// The path of an upstream client (`crictl`, `critest`, `ginkgo`, `cnitool`, `cni/bridge`, …) that `scripts/tools` built.
+/// The path of an upstream client (`crictl`, `critest`, `ginkgo`, `cnitool`, `cni/bridge`, `containerd`, `ctr`, …) that `scripts/tools` built.
 ///
 /// # Panics
 /// Without `ORLOP_TOOLS_DIR`, or if the program is not in it.
@@ -21,7 +21,7 @@ pub fn tool(name: &str) -> PathBuf {
     in_dir("ORLOP_TOOLS_DIR", name)
 }
 
-/// The path of a peer (`containerd`, `containerd-shim-runc-v2`, `runc`) that `scripts/tools peers` built.
+/// The path of a peer (`runc`, `kubelet`) that `scripts/tools peers` built.
 ///
 /// # Panics
 /// Without `ORLOP_PEERS_DIR`, or if the program is not in it.
