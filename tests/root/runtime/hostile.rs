@@ -6,8 +6,10 @@
 mod attempt;
 mod config;
 mod host;
+mod layout;
 mod mutate;
 mod random;
+mod rootfs;
 mod safety;
 mod seeds;
 
@@ -35,7 +37,7 @@ fn seed() -> u64 {
 /// Shares `tries` out in chunks to workers, each chunk with a World of its own: what is left behind shows at its end.
 /// Adds up what `work`, which is told the World and the numbers of its tries, counted.
 fn side_by_side(tries: u32, work: impl Fn(&World, Range<u32>) -> Counts + Sync) -> Counts {
-    const CHUNK: u32 = 250;
+    const CHUNK: u32 = 100;
     let next = AtomicU32::new(0);
     let worker = || {
         let mut counts = Counts::default();
