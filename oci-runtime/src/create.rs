@@ -1,10 +1,11 @@
 //! Creating a container: everything but running its program.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use cgroup::{Cgroup, Layout};
 use sys::credentials::CapabilitySets;
 use sys::process::CloneFlags;
+use sys::procfs::ProcFd;
 
 use crate::agent;
 use crate::error::{Error, Step};
@@ -64,24 +65,36 @@ fn start(
     stdio: StdioFds,
     settings: Settings,
 ) -> Result<Created, Error> {
+    // A PID namespace has to be made in the user namespace that shall own it: by one who has joined that.
+    let forerunner = host.user.is_some() && plan.namespaces.pid.is_private();
     let mut namespaces = CloneFlags::empty();
-    namespaces.set(CloneFlags::CLONE_NEWPID, plan.namespaces.pid == Namespace::New);
-    let pid_namespace = host.pid_namespace.take();
+    namespaces.set(CloneFlags::CLONE_NEWPID, !forerunner && plan.namespaces.pid == Namespace::New);
+    let pid_namespace = if forerunner { None } else { host.pid_namespace.take() };
     let how = Launch {
         namespaces,
         cgroup: Some(cgroup),
-        pid_namespace: pid_namespace.as_ref().map(std::os::fd::AsFd::as_fd),
+        pid_namespace: pid_namespace.as_ref().map(AsFd::as_fd),
         parent: inputs.parent,
     };
+    // For the creator, who has none of what moves into the container's process.
+    let procfs = if forerunner { Some(duplicate(&host.procfs)?) } else { None };
     (inputs.progress)("clone the container's process");
     let listener = settings.seccomp.as_ref().and_then(|filter| filter.listener.clone());
     let init = Init { plan, host, cgroup, stdio, settings };
     let mut launched = launch(&how, |channel| init::run(init, channel))?;
-    launched.announce(inputs.born.take());
+    launched.announce(inputs.born.as_deref_mut());
+    if let Some(procfs) = procfs {
+        launched = launched.follow(&procfs, &mut inputs.progress)?;
+        launched.announce(inputs.born.take());
+    }
     let identity = &inputs.identity;
     let mut attend = |asked: Asked<'_>| attend(&asked, identity, listener.as_ref());
     let console = launched.hear(&mut inputs.progress, &mut attend)?;
     finish(launched, console, inputs.gate == Gate::Pipe)
+}
+
+fn duplicate(procfs: &ProcFd) -> Result<ProcFd, Error> {
+    sys::fd::duplicate(procfs).and_then(ProcFd::from_fd).step(|| "keep the private procfs".to_owned())
 }
 
 /// What the creator does for the process that it made.
@@ -136,8 +149,11 @@ pub(crate) fn without_null(stdio: StdioFds) -> Result<StdioFds, Error> {
     Ok(StdioFds { stdin: keep(stdio.stdin)?, stdout: keep(stdio.stdout)?, stderr: keep(stdio.stderr)? })
 }
 
-/// What we don't have we can't give; the kernel would only say EPERM.
+/// What we don't have we can't give; the kernel would only say EPERM. In a user namespace of its own a process has them all.
 fn refuse_missing_capabilities(plan: &Plan) -> Result<(), Error> {
+    if plan.namespaces.user.is_private() {
+        return Ok(());
+    }
     let sets = &plan.process.capabilities;
     let own = CapabilitySets::current().step(|| "read the own capabilities".to_owned())?;
     let missing = (sets.permitted | sets.effective) & !own.permitted;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cgroup::{Cgroup, Layout};
 use sys::Errno;
+use sys::namespace::Kind;
 use sys::poll::Interest;
 use sys::process::{CloneArgs, CloneFlags, Fork, Pid, PidFd, Process, Signal};
 use sys::procfs::ProcFd;
@@ -19,9 +20,10 @@ use crate::init::{self, Settings};
 use crate::inputs::{Created, ExecInputs, StdioFds, Target};
 use crate::launch::{Asked, Channel, Launch, launch};
 use crate::own_image;
-use crate::plan::ProcessPlan;
+use crate::plan::{IdMaps, ProcessPlan};
 use crate::state::Status;
 use crate::status::Request;
+use crate::user_namespace;
 
 /// Runs a process in the container of `target`; on success its program was executed.
 ///
@@ -70,6 +72,10 @@ fn enter_and_run(
     init::refuse_without_selinux("process.selinuxLabel", plan.selinux_label.as_ref(), &procfs)?;
     let own_cpus = init::begin_on(&plan.exec_cpu_affinity)?;
     let cgroup = target.cgroup.as_deref().map(|path| open_cgroup(path, target.pid, &procfs)).transpose()?;
+    let maps = user_namespace_of(target, first, &procfs)?;
+    if let Some(maps) = &maps {
+        maps.check_process(&plan).map_err(|error| Error::Refused(error.to_string()))?;
+    }
     let join = Join {
         stdio: without_null(std::mem::take(&mut inputs.stdio))?,
         null: host::open_null()
@@ -79,6 +85,8 @@ fn enter_and_run(
         target: first,
         cgroup: cgroup.as_ref(),
         procfs: &procfs,
+        own_time: !is_ours(target, Kind::Time)?,
+        maps,
     };
     (inputs.progress)("join the container");
     let how =
@@ -97,6 +105,26 @@ fn enter_and_run(
     };
     let console = launched.hear(&mut inputs.progress, &mut attend)?;
     finish(launched.start(&procfs)?, console, false)
+}
+
+/// The maps of the container's user namespace, if it is not our own.
+fn user_namespace_of(target: &Target, first: &PidFd, procfs: &ProcFd) -> Result<Option<IdMaps>, Error> {
+    if is_ours(target, Kind::User)? {
+        return Ok(None);
+    }
+    let maps = user_namespace::maps_of(procfs, Pid::from_raw(target.pid))?;
+    // What was read by number is about the process that the pidfd is about if that lives by now.
+    match has_ended(first) {
+        true => Err(Error::Refused(format!("process {} has ended", target.pid))),
+        false => Ok(Some(maps)),
+    }
+}
+
+/// A namespace that we are in can't be entered again (setns(2)), if it is of users.
+fn is_ours(target: &Target, kind: Kind) -> Result<bool, Error> {
+    let own = sys::namespace::current(kind);
+    own.and_then(|own| sys::namespace::same(&own, &sys::namespace::of(Pid::from_raw(target.pid), kind)?))
+        .step(|| format!("compare {} namespaces", kind.file_name()))
 }
 
 /// The container's cgroup, or, where that takes no process any more, the one that its first process is in.
@@ -119,11 +147,15 @@ struct Join<'a> {
     target: &'a PidFd,
     cgroup: Option<&'a Cgroup>,
     procfs: &'a ProcFd,
+    /// Of the container's user namespace, if it has one of its own.
+    maps: Option<IdMaps>,
+    /// Whether it has a time namespace of its own.
+    own_time: bool,
 }
 
 impl Join<'_> {
     fn run(self, channel: &Channel) -> Result<Infallible, Error> {
-        let Join { plan, settings, stdio, null, target, cgroup, procfs } = self;
+        let Join { plan, settings, stdio, null, target, cgroup, procfs, maps, own_time } = self;
         // Its numbers are closed below, all at once: no owner may close them again.
         let (mut stdio, null) = (ManuallyDrop::new(stdio), ManuallyDrop::new(null));
         init::reset_signals()?;
@@ -137,7 +169,12 @@ impl Join<'_> {
         init::raise_hard_limits(&plan, &settings)?;
         init::label_keys(&plan, procfs)?;
         init::label_program(&plan, procfs)?;
-        let standing = init::enter(&plan, target, &null)?;
+        if let Some(maps) = &maps {
+            init::prepare_for_user_namespace(maps, &stdio)?;
+        }
+        let more = [(Kind::User, maps.is_some()), (Kind::Time, own_time)];
+        let more = more.into_iter().filter_map(|(kind, own)| own.then_some(kind));
+        let standing = init::enter(&plan, target, &null, more)?;
         let prepared = init::prepare(&plan, &mut stdio, standing)?;
         init::keep_only(&settings, &prepared, channel)?;
         init::shed_capabilities(&plan, &settings)?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use cgroup::{Cgroup, Kind, Layout, Mode};
 use sys::Errno;
 use sys::at::{self, OFlag, SFlag};
-use sys::mount::{Attr, MountFlags, Propagation, clone_fd, clone_tree, mount_setattr};
+use sys::mount::{Attr, Fs, MountFlags, Propagation, clone_fd, clone_tree, mount_setattr};
 use sys::namespace::Kind as NamespaceKind;
 use sys::process::Pid;
 use sys::procfs::ProcFd;
@@ -17,7 +17,8 @@ use sys::procfs::ProcFd;
 use crate::error::{Error, Step};
 use crate::init::refuse_labels_without_selinux;
 use crate::inputs::{Gate, Inputs, Root};
-use crate::plan::{MountKind, MountPlan, Namespace, Plan, SysctlNamespace};
+use crate::plan::{Device, IdMaps, MountKind, MountPlan, Namespace, NodeKind, Plan, SysctlNamespace};
+use crate::user_namespace::UserNamespace;
 
 /// Everything of the host that the container's first process works with.
 pub(crate) struct Host {
@@ -30,10 +31,15 @@ pub(crate) struct Host {
     /// The host's `/dev/null` as a read-only detached mount: bound over a masked file, nobody in the container can change
     /// the mode of the host's device through it.
     pub(crate) null: OwnedFd,
-    /// Namespaces to join, the PID namespace excepted.
+    /// Namespaces to join, the user and the PID namespace excepted.
     pub(crate) joined: Vec<(NamespaceKind, OwnedFd)>,
     /// The PID namespace to be born in.
     pub(crate) pid_namespace: Option<OwnedFd>,
+    /// The user namespace to join, which was made just now or is that of others.
+    pub(crate) user: Option<UserNamespace>,
+    /// With a user namespace, in which nobody can make a device: all nodes of the plan, named by their place in it, in a
+    /// detached tmpfs, to be bound from.
+    pub(crate) devices: Option<OwnedFd>,
     /// For all writes below `/proc`.
     pub(crate) procfs: ProcFd,
     /// The FIFO to wait behind.
@@ -77,6 +83,8 @@ impl Host {
         let progress = &mut *inputs.progress;
         let procfs = ProcFd::open().step(|| "open a private procfs".to_owned())?;
         refuse_labels_without_selinux(plan, &procfs)?;
+        let user = UserNamespace::open(plan, &procfs)?;
+        let maps = user.as_ref().map(|user| &user.maps);
         let joined = open_namespaces(plan)?;
         refuse_sysctls_of_host(plan, &joined)?;
         let pid_namespace = match &plan.namespaces.pid {
@@ -90,8 +98,10 @@ impl Host {
             null: open_null()?,
             joined,
             pid_namespace,
+            devices: maps.map(|maps| make_devices(plan, maps)).transpose()?,
+            fifo: open_fifo(&inputs.gate, maps)?,
+            user,
             procfs,
-            fifo: open_fifo(&inputs.gate)?,
         })
     }
 }
@@ -238,6 +248,36 @@ pub(crate) fn is_null(file: &impl std::os::fd::AsFd) -> sys::Result<bool> {
     Ok(at::file_type(&stat) == SFlag::S_IFCHR && stat.st_rdev == at::device(1, 3))
 }
 
+/// Nodes with the owners and modes of the plan. What a container does to its nodes, it does to these alone.
+fn make_devices(plan: &Plan, maps: &IdMaps) -> Result<OwnedFd, Error> {
+    let tmpfs = Fs::open("tmpfs").and_then(|fs| {
+        // The container's root has to find them by their names.
+        fs.set_string("mode", "711")?;
+        fs.mount(MountFlags::NOSUID | MountFlags::NOEXEC)
+    });
+    let tmpfs = tmpfs.step(|| "make a tmpfs for devices".to_owned())?;
+    for (index, device) in plan.devices.iter().enumerate() {
+        make_device(&tmpfs, &index.to_string(), device, maps)
+            .step(|| format!("make device {}", device.path.display()))?;
+    }
+    Ok(tmpfs)
+}
+
+fn make_device(tmpfs: &OwnedFd, name: &str, device: &Device, maps: &IdMaps) -> sys::Result<()> {
+    let kind = match device.kind {
+        NodeKind::Char => SFlag::S_IFCHR,
+        NodeKind::Block => SFlag::S_IFBLK,
+        // Everybody may make one.
+        NodeKind::Fifo => return Ok(()),
+    };
+    at::mknodat(tmpfs, name, kind, 0, at::device(device.major.into(), device.minor.into()))?;
+    if let (Some(uid), Some(gid)) = (maps.users.outside(device.uid), maps.groups.outside(device.gid)) {
+        at::fchownat(tmpfs, name, uid, gid)?;
+    }
+    // The creator's umask does not count.
+    at::fchmodat(tmpfs, name, device.mode)
+}
+
 fn open_namespaces(plan: &Plan) -> Result<Vec<(NamespaceKind, OwnedFd)>, Error> {
     let namespaces = &plan.namespaces;
     // The mount namespace comes last: paths of the host have no meaning after it.
@@ -246,6 +286,7 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<(NamespaceKind, OwnedFd)>, Error> 
         (NamespaceKind::Uts, &namespaces.uts),
         (NamespaceKind::Net, &namespaces.network),
         (NamespaceKind::Cgroup, &namespaces.cgroup),
+        (NamespaceKind::Time, &namespaces.time),
         (NamespaceKind::Mount, &namespaces.mount),
     ];
     let mut joined = Vec::new();
@@ -268,6 +309,8 @@ fn refuse_sysctls_of_host(plan: &Plan, joined: &[(NamespaceKind, OwnedFd)]) -> R
             SysctlNamespace::Network => NamespaceKind::Net,
             SysctlNamespace::Ipc => NamespaceKind::Ipc,
             SysctlNamespace::Uts => NamespaceKind::Uts,
+            // A namespace that is the runtime's own is not joined.
+            SysctlNamespace::User => continue,
         };
         let Some((_, namespace)) = joined.iter().find(|(known, _)| *known == kind) else { continue };
         let step = || "compare with the host's namespace".to_owned();
@@ -290,18 +333,22 @@ fn open_host_namespace(kind: NamespaceKind) -> sys::Result<OwnedFd> {
     }
 }
 
-fn open_fifo(gate: &Gate) -> Result<Option<Fifo>, Error> {
+/// The FIFO is given to the container's root: it is the one who opens it.
+fn open_fifo(gate: &Gate, maps: Option<&IdMaps>) -> Result<Option<Fifo>, Error> {
     let Gate::Fifo(path) = gate else { return Ok(None) };
     let refuse = || Error::Refused(format!("{} is not the path of a FIFO", path.display()));
     let (directory, name) = path.parent().zip(path.file_name()).ok_or_else(refuse)?;
     // As a mount of its own, which no `..` leads out of: the container's process holds it while it waits.
     let read_only = Attr { set: MountFlags::RDONLY, propagation: Some(Propagation::Private), ..Attr::default() };
-    let directory = clone_tree(directory, false)
-        .and_then(|directory| mount_setattr(&directory, false, &read_only).map(|()| directory))
-        .step(|| format!("open {}", directory.display()))?;
-    let stat = at::fstatat(&directory, name).step(|| format!("look at {}", path.display()))?;
-    match at::file_type(&stat) {
-        SFlag::S_IFIFO => Ok(Some(Fifo { directory, name: name.to_owned() })),
-        _ => Err(refuse()),
+    let step = || format!("open {}", directory.display());
+    let mount = clone_tree(directory, false).step(step)?;
+    let stat = at::fstatat(&mount, name).step(|| format!("look at {}", path.display()))?;
+    if at::file_type(&stat) != SFlag::S_IFIFO {
+        return Err(refuse());
     }
+    if let Some((uid, gid)) = maps.and_then(|maps| maps.root().ok()) {
+        at::fchownat(&mount, name, uid, gid).step(|| format!("give {} to the container's root", path.display()))?;
+    }
+    mount_setattr(&mount, false, &read_only).step(step)?;
+    Ok(Some(Fifo { directory: mount, name: name.to_owned() }))
 }

@@ -32,6 +32,7 @@ mod program;
 mod seccomp_filter;
 mod state;
 mod status;
+mod user_namespace;
 
 pub use cgroup;
 pub use create::create;

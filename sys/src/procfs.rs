@@ -4,12 +4,14 @@
 //! redirects it (CVE-2019-16884, CVE-2025-52881). This procfs is a new, detached mount that nobody else can mount on; it is
 //! checked to be one, and paths in it are resolved with openat2(2) `RESOLVE_BENEATH|RESOLVE_NO_XDEV|RESOLVE_NO_MAGICLINKS`.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, ResolveFlag};
+use nix::sys::stat::Mode;
 
 use crate::error::{Error, Result, fd, quoted};
 use crate::fs::write_once;
@@ -80,6 +82,18 @@ impl ProcFd {
             Error::new("openat2", Errno::EINVAL, quoted(name)).with_detail("not the name of a sysctl")
         })?;
         Ok(self.read_file(&path)?.trim_end_matches('\n').to_owned())
+    }
+
+    /// A namespace of the calling thread, by its name in `/proc/[pid]/ns`: `net`, `time_for_children`. For a thread whose own
+    /// `/proc` is not to be trusted.
+    pub fn own_namespace(&self, name: &str) -> Result<OwnedFd> {
+        let how = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let directory = self.open_path(Path::new("thread-self/ns"), how, ResolveFlag::empty())?;
+        let name = at::component("openat", &directory, OsStr::new(name))?;
+        let how = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        // The one magic link that is followed: it is of a procfs that is ours alone.
+        nix::fcntl::openat(&directory, name, how, Mode::empty())
+            .map_err(|errno| Error::new("openat", errno, format_args!("{}, {}", fd(&directory), quoted(name))))
     }
 
     /// The content of `path` in this procfs (`self/status`, `42/cgroup`), at most 1 MiB.
@@ -195,6 +209,17 @@ mod tests {
         assert!(stat.has_executed);
         assert!(proc.stat(Pid::from_raw(i32::MAX)).unwrap_err().is(Errno::ESRCH));
         assert!(proc.pid_of(&proc).unwrap_err().is(Errno::ESRCH));
+    }
+
+    #[test]
+    fn a_thread_finds_its_own_namespaces() {
+        use crate::namespace::{self, Kind};
+        let proc = ProcFd::from_fd(File::open("/proc").unwrap().into()).unwrap();
+        for kind in Kind::ALL {
+            let own = proc.own_namespace(kind.file_name()).unwrap();
+            assert!(namespace::same(&own, &namespace::current(kind).unwrap()).unwrap(), "{kind:?}");
+        }
+        assert!(proc.own_namespace("nothing").unwrap_err().is(Errno::ENOENT));
     }
 
     #[test]

@@ -17,3 +17,4 @@ mod processes;
 mod races;
 mod refusals;
 mod tmpfs;
+mod user_namespaces;

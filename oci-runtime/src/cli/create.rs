@@ -112,7 +112,9 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>) -> Result<New, Er
 /// Whoever may write there can't start the container: that takes reading.
 fn make_fifo(dir: &Path) -> Result<(), Error> {
     let opened = std::fs::File::open(dir).map_err(|error| format!("open {}: {error}", dir.display()))?;
-    Ok(sys::at::mknodat(&opened, "exec.fifo", sys::at::SFlag::S_IFIFO, 0o622, 0)?)
+    sys::at::mknodat(&opened, "exec.fifo", sys::at::SFlag::S_IFIFO, 0o622, 0)?;
+    // Our umask does not count: the container's user opens it.
+    Ok(sys::at::fchmodat(&opened, "exec.fifo", 0o622)?)
 }
 
 /// Ends and removes a container of which something later failed. Best effort: that failure is the one to tell.

@@ -129,7 +129,8 @@ impl Store<'_> {
         builder.mode(0o700).recursive(true);
         builder.create(&self.root.path).map_err(|error| named(&self.root.path, error))?;
         let dir = self.root.path.join(&id.0);
-        match builder.recursive(false).create(&dir) {
+        // Whoever the container's user is opens exec.fifo in it; nobody else gets past the directory above.
+        match builder.recursive(false).mode(0o711).create(&dir) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(StoreError::Exists.into()),
             result => Ok(result.map(|()| dir.clone()).map_err(|error| named(&dir, error))?),
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use sys::Errno;
 use sys::at::{self, OFlag, SFlag};
+use sys::mount::{OpenTree, move_mount, open_tree};
 use sys::rootfd::RootFd;
 
 use crate::error::{Error, Step};
@@ -20,21 +21,23 @@ const LINKS: [(&str, &str); 5] = [
     ("core", "/proc/kcore"),
 ];
 
-/// Makes the plan's nodes and the links that programs count on.
+/// Makes the plan's nodes and the links that programs count on. In a user namespace the nodes are bound from those that were
+/// `made` outside of it.
 ///
 /// `/dev` is opened once and every name is made relative to that fd, so an image in which it is a link changes nothing
 /// on the host (CVE-2026-41579, CVE-2026-47766).
-pub(super) fn make_nodes(plan: &Plan, root: &RootFd) -> Result<(), Error> {
+pub(super) fn make_nodes(plan: &Plan, made: Option<&OwnedFd>, root: &RootFd) -> Result<(), Error> {
     let dev = root.mkdir_all(Path::new("/dev"), 0o755).step(|| "open /dev".to_owned())?;
-    for device in &plan.devices {
+    for (index, device) in plan.devices.iter().enumerate() {
+        let made = made.filter(|_| device.kind != NodeKind::Fifo).map(|made| (made, index));
         let step = || format!("make device {}", device.path.display());
         match device.path.strip_prefix("/dev").ok().filter(|name| name.components().count() == 1) {
-            Some(name) => make_node(device, &dev, name).step(step)?,
+            Some(name) => make_node(device, made, &dev, name).step(step)?,
             None => {
                 let parent = device.path.parent().unwrap_or(Path::new("/"));
                 let parent = root.mkdir_all(parent, 0o755).step(step)?;
                 let name = Path::new(device.path.file_name().unwrap_or_default());
-                make_node(device, &parent, name).step(step)?;
+                make_node(device, made, &parent, name).step(step)?;
             }
         }
     }
@@ -59,20 +62,32 @@ fn link(dev: &OwnedFd, name: &str, target: &str) -> sys::Result<()> {
     }
 }
 
-fn make_node(device: &Device, parent: &OwnedFd, name: &Path) -> sys::Result<()> {
+fn make_node(device: &Device, made: Option<(&OwnedFd, usize)>, parent: &OwnedFd, name: &Path) -> sys::Result<()> {
     let kind = match device.kind {
         NodeKind::Char => SFlag::S_IFCHR,
         NodeKind::Block => SFlag::S_IFBLK,
         NodeKind::Fifo => SFlag::S_IFIFO,
     };
     let number = at::device(device.major.into(), device.minor.into());
-    match at::mknodat(parent, name, kind, device.mode, number) {
+    let done = match made {
+        Some((nodes, index)) => bind_node(nodes, index, parent, name),
+        None => at::mknodat(parent, name, kind, device.mode, number),
+    };
+    match done {
         // The umask is 0 while the container is set up: the mode is as asked.
+        Ok(()) if made.is_some() => Ok(()),
         Ok(()) if device.uid == 0 && device.gid == 0 => Ok(()),
         Ok(()) => at::fchownat(parent, name, device.uid, device.gid),
         Err(error) if error.is(Errno::EEXIST) && is_same(parent, name, kind, number)? => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Onto an empty file, which nobody else has made.
+fn bind_node(nodes: &OwnedFd, index: usize, parent: &OwnedFd, name: &Path) -> sys::Result<()> {
+    let target = at::openat(parent, name, OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY, 0o600)?;
+    let node = open_tree(nodes, Path::new(&index.to_string()), OpenTree::CLONE | OpenTree::SYMLINK_NOFOLLOW)?;
+    move_mount(&node, &target)
 }
 
 /// Whether the node that is there is the one that is wanted.

@@ -9,6 +9,7 @@ mod dev;
 mod hidden;
 mod labels;
 mod mounts;
+mod namespaces;
 mod placement;
 mod process;
 mod root;
@@ -17,11 +18,12 @@ use std::convert::Infallible;
 use std::mem::ManuallyDrop;
 
 use cgroup::Cgroup;
+use sys::Errno;
 use sys::mount::pivot_root_to;
-use sys::process::CloneFlags;
 use sys::rootfd::RootFd;
 
 pub(crate) use labels::{label_keys, label_program, refuse_labels_without_selinux, refuse_without_selinux};
+pub(crate) use namespaces::{become_root, prepare_for_user_namespace};
 pub(crate) use placement::{begin_on, set_final_affinity};
 use process::Standing;
 pub(crate) use process::{
@@ -33,7 +35,7 @@ use crate::error::{Error, Step};
 use crate::host::Host;
 use crate::inputs::StdioFds;
 use crate::launch::Channel;
-use crate::plan::{Namespace, Plan};
+use crate::plan::{Plan, Sysctl, SysctlNamespace};
 
 /// What the first process works through.
 pub(crate) struct Init<'a> {
@@ -53,8 +55,7 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     let init = &mut *init;
     let plan = &init.plan;
     process::reset_signals()?;
-    labels::label_keys(&plan.process, &init.host.procfs)?;
-    process::start_session()?;
+    let alone = sys::process::require_single_thread().step(|| "count threads".to_owned())?;
     // First of all, so that everything made from here on is charged to the container; a cgroup namespace that is made
     // later has this cgroup as its root.
     init.cgroup.join_self().step(|| format!("join cgroup {}", init.cgroup.path()))?;
@@ -62,19 +63,39 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     // Where the score can still be lowered and limits still be raised: with the creator's capabilities.
     process::set_oom_score(&plan.process, &init.settings, &init.host.procfs)?;
     process::raise_hard_limits(&plan.process, &init.settings)?;
-    enter_namespaces(plan, &init.host)?;
+    let maps = init.host.user.as_ref().map(|user| &user.maps);
+    if let Some(maps) = maps {
+        namespaces::prepare_for_user_namespace(maps, &init.stdio)?;
+    }
+    namespaces::join(&init.host)?;
+    namespaces::enter_user(plan, &init.host, channel, &alone)?;
+    namespaces::make(plan, &init.host)?;
+    namespaces::take_net_devices(plan, &init.host, channel)?;
+    set_names(plan)?;
+    let (network, others): (Vec<_>, Vec<_>) =
+        plan.sysctls.iter().partition(|sysctl| sysctl.namespace == SysctlNamespace::Network);
+    let unset = set_kernel_parameters(&others, &init.host)?;
+    if maps.is_some() {
+        namespaces::become_root()?;
+    }
+    labels::label_keys(&plan.process, &init.host.procfs)?;
+    process::start_session()?;
 
     // The old root stays in view until the pivot, but nothing of it is opened any more.
     let root = root::attach(&init.host)?;
     let terminals = mounts::make_all(plan, &init.host, &root, channel)?;
     if plan.own_dev {
-        dev::make_nodes(plan, &root)?;
+        dev::make_nodes(plan, init.host.devices.as_ref(), &root)?;
     }
     let console = console::open(&plan.process, plan.own_dev, &root, terminals.as_ref())?;
     drop(terminals);
     // After the nodes: a masked path below /dev or /sys is there by now, and nothing is mounted over a mask.
     hidden::hide(plan, &init.host, &root)?;
-    set_kernel_parameters(plan, &init.host)?;
+    // Late: they can be those of devices that a hook makes.
+    let rest: Vec<&Sysctl> = unset.into_iter().map(|(sysctl, _)| sysctl).chain(network).collect();
+    if let Some((sysctl, source)) = set_kernel_parameters(&rest, &init.host)?.into_iter().next() {
+        return Err(Error::Step { step: describe(sysctl), source });
+    }
     process::make_working_directory(&plan.process, &root)?;
     // The last looks at the image from outside it.
     let home = process::home(&plan.process, &root);
@@ -91,39 +112,35 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     process::become_program(&plan.process, &init.settings, prepared, channel)
 }
 
-/// Joins what is named by path, then makes the rest in one call. The PID namespace it was born in.
-fn enter_namespaces(plan: &Plan, host: &Host) -> Result<(), Error> {
-    for (kind, namespace) in &host.joined {
-        sys::namespace::setns(namespace, *kind).step(|| format!("join the {} namespace", kind.file_name()))?;
-    }
-    let namespaces = &plan.namespaces;
-    // Mounts in any case: of a joined namespace a copy is made, or our pivot would change the root of all who are in it.
-    let mut new = CloneFlags::CLONE_NEWNS;
-    for (kind, namespace) in [
-        (CloneFlags::CLONE_NEWNET, &namespaces.network),
-        (CloneFlags::CLONE_NEWIPC, &namespaces.ipc),
-        (CloneFlags::CLONE_NEWUTS, &namespaces.uts),
-        (CloneFlags::CLONE_NEWCGROUP, &namespaces.cgroup),
-    ] {
-        new.set(kind, *namespace == Namespace::New);
-    }
-    sys::namespace::unshare(new).step(|| "make namespaces".to_owned())
-}
-
-/// Through the creator's own procfs: the container's could be anything (CVE-2025-52881).
-fn set_kernel_parameters(plan: &Plan, host: &Host) -> Result<(), Error> {
+fn set_names(plan: &Plan) -> Result<(), Error> {
     if let Some(name) = &plan.hostname {
         sys::namespace::set_hostname(name).step(|| format!("set hostname {name}"))?;
     }
     if let Some(name) = &plan.domainname {
         sys::namespace::set_domainname(name).step(|| format!("set domainname {name}"))?;
     }
-    for sysctl in &plan.sysctls {
-        host.procfs
-            .write_sysctl(&sysctl.path, &sysctl.value)
-            .step(|| format!("set linux.sysctl[{}]", sysctl.path.replace('/', ".")))?;
-    }
     Ok(())
+}
+
+/// A parameter that the kernel did not let us set, and what it said.
+type Unset<'a> = (&'a Sysctl, sys::Error);
+
+/// Through the creator's own procfs: the container's could be anything (CVE-2025-52881). Returns those that this process may
+/// not set as who it is now: with a user namespace, those of IPC are the host's root's before Linux 6.10, and its own root's
+/// from then on.
+fn set_kernel_parameters<'a>(sysctls: &[&'a Sysctl], host: &Host) -> Result<Vec<Unset<'a>>, Error> {
+    let mut unset = Vec::new();
+    for sysctl in sysctls {
+        match host.procfs.write_sysctl(&sysctl.path, &sysctl.value) {
+            Err(error) if error.is(Errno::EACCES) || error.is(Errno::EPERM) => unset.push((*sysctl, error)),
+            set => set.step(|| describe(sysctl))?,
+        }
+    }
+    Ok(unset)
+}
+
+fn describe(sysctl: &Sysctl) -> String {
+    format!("set linux.sysctl[{}]", sysctl.path.replace('/', "."))
 }
 
 /// Resolves in the container's root as it is seen from inside.

@@ -116,11 +116,20 @@ fn home_in(passwd: &[u8], uid: u32) -> Option<&[u8]> {
 }
 
 /// Enters a running container, whose cgroup is joined by now; the PID namespace is that of children only. `null` is the
-/// host's null device, for a container that has none.
-pub(crate) fn enter(plan: &ProcessPlan, target: &PidFd, null: &OwnedFd) -> Result<Standing, Error> {
+/// host's null device, for a container that has none; `more` are namespaces that it has of its own besides the usual ones.
+pub(crate) fn enter(
+    plan: &ProcessPlan,
+    target: &PidFd,
+    null: &OwnedFd,
+    more: impl Iterator<Item = Kind>,
+) -> Result<Standing, Error> {
     // One call for all of them: no moment in which we are half inside.
     let all = [Kind::Mount, Kind::Net, Kind::Ipc, Kind::Uts, Kind::Cgroup, Kind::Pid];
+    let all: Vec<Kind> = all.into_iter().chain(more).collect();
     sys::namespace::join(target, &all).step(|| "join the container's namespaces".to_owned())?;
+    if all.contains(&Kind::User) {
+        super::become_root()?;
+    }
     let root = own_root()?;
     let console = match plan.terminal {
         true => Some(console::open_pair(plan, &console::find_devpts(&root)?)?),

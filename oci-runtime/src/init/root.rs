@@ -13,6 +13,8 @@ use crate::plan::Plan;
 pub(super) fn attach(host: &Host) -> Result<RootFd, Error> {
     // Mounts of the host still arrive until the pivot, none of ours leaves. pivot_root refuses shared parents.
     set_propagation_root(Propagation::Slave)
+        // Below the root, and gone with the old one: what is attached nowhere can't be bound before Linux 6.15.
+        .and_then(|()| host.devices.as_ref().map_or(Ok(()), |devices| mount::attach(devices, "/")))
         .and_then(|()| mount::attach(&host.root, "/"))
         .and_then(|()| sys::fd::duplicate(&host.root))
         .map(RootFd::from_fd)

@@ -6,15 +6,18 @@
 mod capabilities;
 mod container_wide;
 mod devices;
+mod id_map;
 mod memory_policy;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod number_list;
 mod process;
 mod resources;
 mod scheduling;
 mod seccomp;
 mod sysctl;
+mod time_offsets;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -26,10 +29,12 @@ use oci_spec::runtime::{Linux, Spec};
 pub use capabilities::CapabilitySets;
 pub use container_wide::ContainerWide;
 pub use devices::{Device, NodeKind};
+pub use id_map::{IdMap, IdMaps, IdRange};
 pub use memory_policy::MemoryPolicy;
 pub(crate) use mounts::NOT_OF_TYPE_PROC;
 pub use mounts::{Attributes, MountKind, MountPlan, PROC_OVERMOUNTS, Parameter, Propagation, known_options};
 pub use namespaces::{Namespace, Namespaces};
+pub use net_devices::NetDevice;
 pub use process::{ProcessPlan, Rlimit};
 pub use resources::{LEAST_MEMORY, limits};
 pub use scheduling::{CpuAffinity, IoPriority};
@@ -46,6 +51,12 @@ pub struct Plan {
     pub root_propagation: Option<Propagation>,
     /// Which namespaces are new, joined, inherited.
     pub namespaces: Namespaces,
+    /// What the ids of the user namespace are outside. `None` without one, and where a joined one shall tell.
+    pub id_maps: Option<IdMaps>,
+    /// Lines for `/proc/self/timens_offsets`, for a time namespace that is new; empty for none.
+    pub time_offsets: String,
+    /// Network devices of the host that become the container's.
+    pub net_devices: Vec<NetDevice>,
     /// Host name; the UTS namespace is not the host's.
     pub hostname: Option<String>,
     /// NIS domain name; the UTS namespace is not the host's.
@@ -121,7 +132,9 @@ impl Plan {
             mounts.iter_mut().for_each(|mount| give_context(mount, label));
         }
         let root = spec.root().as_ref();
-        Ok(Plan {
+        let id_maps =
+            id_map::of_container(&namespaces.user, linux.uid_mappings().as_deref(), linux.gid_mappings().as_deref())?;
+        let plan = Plan {
             root: root.map(|root| on_host(root.path(), bundle)),
             root_readonly: root.and_then(|root| root.readonly()).unwrap_or(false),
             root_propagation: root_propagation(linux)?,
@@ -138,8 +151,15 @@ impl Plan {
             seccomp: linux.seccomp().as_ref().map(seccomp::profile).transpose()?,
             process: ProcessPlan::joining(process, &ContainerWide::from_spec(spec))?,
             mount_label,
+            time_offsets: time_offsets::from_spec(&namespaces.time, linux.time_offsets().as_ref())?,
+            net_devices: net_devices::from_spec(&namespaces.network, linux.net_devices().as_ref())?,
+            id_maps,
             namespaces,
-        })
+        };
+        if let Some(maps) = &plan.id_maps {
+            maps.check(&plan)?;
+        }
+        Ok(plan)
     }
 }
 
@@ -171,9 +191,6 @@ fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
 
 fn refuse_unbuilt_linux(linux: &Linux) -> Result<(), PlanError> {
     for (field, used) in [
-        ("linux.uidMappings", linux.uid_mappings().as_ref().is_some_and(|list| !list.is_empty())),
-        ("linux.gidMappings", linux.gid_mappings().as_ref().is_some_and(|list| !list.is_empty())),
-        ("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|map| !map.is_empty())),
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|map| !map.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
     ] {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 
-use super::{PlanError, invalid, unsupported};
+use super::{PlanError, invalid};
 
 /// Where a namespace comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,6 +40,10 @@ pub struct Namespaces {
     pub uts: Namespace,
     /// The view of the cgroup trees.
     pub cgroup: Namespace,
+    /// User and group ids, and what capabilities are good for; owner of the ones that are made with it.
+    pub user: Namespace,
+    /// Offsets of the clocks that don't tell the date.
+    pub time: Namespace,
 }
 
 impl Namespaces {
@@ -54,8 +58,8 @@ impl Namespaces {
                 LinuxNamespaceType::Ipc => &mut namespaces.ipc,
                 LinuxNamespaceType::Uts => &mut namespaces.uts,
                 LinuxNamespaceType::Cgroup => &mut namespaces.cgroup,
-                LinuxNamespaceType::User => return Err(unsupported(field(), "user namespaces are not built yet")),
-                LinuxNamespaceType::Time => return Err(unsupported(field(), "time namespaces are not built yet")),
+                LinuxNamespaceType::User => &mut namespaces.user,
+                LinuxNamespaceType::Time => &mut namespaces.time,
             };
             if slot.is_private() {
                 return Err(invalid(field(), format!("a second namespace of type {}", entry.typ())));

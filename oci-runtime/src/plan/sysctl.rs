@@ -34,6 +34,8 @@ pub enum SysctlNamespace {
     Ipc,
     /// `kernel.domainname`
     Uts,
+    /// `user.*`
+    User,
 }
 
 impl Sysctl {
@@ -49,6 +51,7 @@ impl Sysctl {
             path if IPC.contains(&path) || path.starts_with("fs/mqueue/") => {
                 (SysctlNamespace::Ipc, namespaces.ipc.is_private())
             }
+            path if path.starts_with("user/") => (SysctlNamespace::User, namespaces.user.is_private()),
             path if path.starts_with("net/") => (SysctlNamespace::Network, namespaces.network.is_private()),
             _ => return refuse("does not belong to a namespace: it would change the host"),
         };
@@ -87,7 +90,13 @@ mod tests {
     use crate::plan::Namespace;
 
     fn all_private() -> Namespaces {
-        Namespaces { network: Namespace::New, ipc: Namespace::New, uts: Namespace::New, ..Namespaces::default() }
+        Namespaces {
+            network: Namespace::New,
+            ipc: Namespace::New,
+            uts: Namespace::New,
+            user: Namespace::New,
+            ..Namespaces::default()
+        }
     }
 
     #[track_caller]
@@ -110,12 +119,12 @@ mod tests {
         check("kernel.sem", "250 32000 32 128", Some("kernel/sem"));
         check("kernel.domainname", "example", Some("kernel/domainname"));
         check("fs.mqueue.msg_max", "100", Some("fs/mqueue/msg_max"));
+        check("user.max_net_namespaces", "5", Some("user/max_net_namespaces"));
     }
 
     #[test]
     fn parameters_of_the_host_are_refused() {
-        for name in ["kernel.core_pattern", "vm.overcommit_memory", "fs.file-max", "user.max_user_namespaces", "dev.x"]
-        {
+        for name in ["kernel.core_pattern", "vm.overcommit_memory", "fs.file-max", "dev.x"] {
             check(name, "1", None);
         }
         check("kernel.hostname", "other", None);

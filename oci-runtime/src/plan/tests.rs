@@ -92,15 +92,9 @@ fn versions_of_the_spec_up_to_the_next_major_are_taken() {
 
 #[test]
 fn what_is_not_built_is_refused_by_name() {
-    let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
     for (pointer, value, field) in [
-        ("/linux/uidMappings", mapping.clone(), "linux.uidMappings"),
-        ("/linux/gidMappings", mapping, "linux.gidMappings"),
-        ("/linux/timeOffsets", json!({"monotonic": {"secs": 1}}), "linux.timeOffsets"),
         ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
         ("/linux/personality", json!({"domain": "LINUX", "flags": ["X"]}), "linux.personality.flags"),
-        ("/linux/namespaces", json!([{"type": "mount"}, {"type": "user"}]), "linux.namespaces[1]"),
-        ("/linux/namespaces", json!([{"type": "time"}]), "linux.namespaces[0]"),
         ("/hooks", json!({"poststop": [{"path": "/bin/true"}]}), "hooks.poststop"),
         ("/hooks", json!({"prestart": [{"path": "/bin/true"}]}), "hooks.prestart"),
     ] {
@@ -147,6 +141,47 @@ fn a_container_without_its_own_mounts_is_refused() {
         json!([{"type": "mount"}, {"type": "pid"}, {"type": "pid"}]),
         "linux.namespaces[2]: a second namespace of type pid",
     );
+}
+
+#[test]
+fn ids_that_a_user_namespace_does_not_have_are_refused_by_their_field() {
+    let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
+    let namespaces = json!([{"type": "mount"}, {"type": "pid"}, {"type": "uts"}, {"type": "user"}]);
+    let user = [
+        ("/linux/namespaces", namespaces),
+        ("/linux/uidMappings", mapping.clone()),
+        ("/linux/gidMappings", mapping.clone()),
+    ];
+    let maps = plan(&user).unwrap().id_maps.unwrap();
+    assert_eq!((maps.root(), maps.groups.outside(1000)), (Ok((100_000, 100_000)), None));
+    let devpts = |gid: u32| json!([{"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": [format!("gid={gid}")]}]);
+    let device = json!([{"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "uid": 4000}]);
+    let high = json!([{"containerID": 1, "hostID": 100_000, "size": 1000}]);
+    let not_mapped = |what: &str, id: u32| format!("{what}: {id} is not mapped in the container's user namespace");
+    for (pointer, value, expected) in [
+        ("/process/user", json!({"uid": 1000, "gid": 0}), not_mapped("process.user.uid", 1000)),
+        ("/process/user", json!({"uid": 0, "gid": 1000}), not_mapped("process.user.gid", 1000)),
+        (
+            "/process/user",
+            json!({"uid": 0, "gid": 0, "additionalGids": [5, 1001]}),
+            not_mapped("process.user.additionalGids", 1001),
+        ),
+        ("/mounts", devpts(1005), not_mapped("mounts: option gid=1005 of devpts on /dev/pts", 1005)),
+        ("/linux/devices", device, not_mapped("linux.devices: uid of /dev/x", 4000)),
+        ("/linux/gidMappings", high, "linux.gidMappings: the container's id 0 is not mapped".to_owned()),
+        (
+            "/linux/gidMappings",
+            json!([]),
+            "linux.gidMappings: missing: users and groups have to be mapped both".to_owned(),
+        ),
+    ] {
+        let mut changes = user.to_vec();
+        changes.push((pointer, value));
+        assert_eq!(plan(&changes).unwrap_err().to_string(), expected);
+    }
+    assert!(plan(&[user[0].clone(), ("/linux/uidMappings", json!([]))]).unwrap_err().to_string().contains("missing"));
+    let error = plan(&user[1..]).unwrap_err().to_string();
+    assert!(error.starts_with("linux.uidMappings: there is no user namespace"), "{error}");
 }
 
 #[test]

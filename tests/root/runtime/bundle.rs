@@ -75,6 +75,12 @@ impl<'a> Bundle<'a> {
         output(&mut self.run_command())
     }
 
+    /// What the verb `state` says.
+    pub(crate) fn state(&self) -> Value {
+        let text = output(self.runtime().args(["state", &self.id])).success();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
     /// Starts the container, whose script has to make `/ready` appear in its root file system, and waits for that.
     pub(crate) fn start(&self) -> Running<'_> {
         let child = self.run_command().stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("start the runtime");
@@ -140,9 +146,7 @@ impl Drop for Waiting<'_> {
 impl Running<'_> {
     /// The container's first process.
     pub(crate) fn pid(&self) -> i32 {
-        let state = output(self.bundle.runtime().args(["state", &self.bundle.id])).success();
-        let state: Value = serde_json::from_str(&state).expect("JSON of state");
-        state["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a pid")
+        self.bundle.state()["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a pid")
     }
 
     /// Runs another process in it: a process object without the fields that every one has.
@@ -174,8 +178,8 @@ fn make_rootfs(rootfs: &Path) {
     }
     fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("busybox-static is installed");
     for applet in [
-        "sh", "cat", "chmod", "echo", "env", "grep", "hostname", "id", "ln", "ls", "mkdir", "mknod", "mount", "ps",
-        "pwd", "readlink", "sleep", "stat", "test", "touch", "true", "tty", "ulimit", "umask", "wc",
+        "sh", "cat", "chmod", "echo", "env", "grep", "head", "hostname", "id", "ln", "ls", "mkdir", "mknod", "mount",
+        "ps", "pwd", "readlink", "sleep", "stat", "test", "touch", "true", "tty", "ulimit", "umask", "wc",
     ] {
         symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
     }
