@@ -307,4 +307,6 @@ fn resources(linux: &Linux) -> Result<Resources, PlanError> {
 }
 
 #[cfg(test)]
+mod every_field;
+#[cfg(test)]
 mod tests;
