@@ -194,7 +194,7 @@ impl Cgroup {
     }
 
     /// The directory of a cgroup that is on v2 alone.
-    fn only_v2(&self) -> Option<&Dir> {
+    pub(crate) fn only_v2(&self) -> Option<&Dir> {
         match self.members.as_slice() {
             [only] if only.hierarchy.kind == Kind::V2 => Some(&only.dir),
             _ => None,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 
 use crate::dir::Dir;
-use crate::{CgroupPath, Error, HugetlbLimit, HugetlbStats, Result};
+use crate::{CgroupPath, Error, HugetlbLimit, HugetlbStats, Result, v2};
 
 /// The directory that has the files, and which kind.
 #[derive(Debug, Clone, Copy)]
@@ -89,19 +89,61 @@ fn optional(result: Result<()>) -> Result<()> {
 
 /// Reads the use of every page size that the directory has files for.
 pub(crate) fn read(at: &At<'_>) -> Result<Vec<HugetlbStats>> {
-    let (dir, usage, limit) = match at {
-        At::V1(dir) => (dir, "usage_in_bytes", "limit_in_bytes"),
-        At::V2(dir) => (dir, "current", "max"),
-    };
     let mut sizes = Vec::new();
     for page_size in ["64KB", "2MB", "32MB", "512MB", "1GB", "16GB"] {
-        if let Some(text) = dir.read_if_there(&format!("hugetlb.{page_size}.{usage}"))? {
-            let usage = text.trim_end().parse().map_err(|_| dir.malformed("hugetlb", &text, "a number of bytes"))?;
-            let limit = dir.limit(&format!("hugetlb.{page_size}.{limit}"))?;
-            sizes.push(HugetlbStats { page_size: page_size.to_owned(), usage, limit });
-        }
+        let prefix = format!("hugetlb.{page_size}");
+        let Some(usage) = at.number(&format!("{prefix}.{}", at.usage()))? else { continue };
+        let reserved = at.number(&format!("{prefix}.rsvd.{}", at.usage()))?;
+        let reserved = match reserved {
+            Some(reserved) => Some((reserved, at.failcnt(&format!("{prefix}.rsvd"))?)),
+            None => None,
+        };
+        sizes.push(HugetlbStats {
+            page_size: page_size.to_owned(),
+            usage,
+            limit: at.limit(&prefix)?,
+            peak: at.number(&format!("{prefix}.max_usage_in_bytes"))?.unwrap_or(0),
+            failcnt: at.failcnt(&prefix)?,
+            reserved,
+        });
     }
     Ok(sizes)
+}
+
+impl At<'_> {
+    fn dir(&self) -> &Dir {
+        match self {
+            At::V1(dir) | At::V2(dir) => dir,
+        }
+    }
+
+    fn usage(&self) -> &'static str {
+        match self {
+            At::V1(_) => "usage_in_bytes",
+            At::V2(_) => "current",
+        }
+    }
+
+    fn number(&self, file: &str) -> Result<Option<u64>> {
+        let Some(text) = self.dir().read_if_there(file)? else { return Ok(None) };
+        text.trim_end().parse().map(Some).map_err(|_| self.dir().malformed(file, &text, "a number of bytes"))
+    }
+
+    /// v1 shows "no limit" as the largest number of whole pages that a 64-bit integer holds.
+    fn limit(&self, prefix: &str) -> Result<Option<u64>> {
+        match self {
+            At::V1(dir) => Ok(Some(dir.number(&format!("{prefix}.limit_in_bytes"))?).filter(|limit| *limit < 1 << 62)),
+            At::V2(dir) => dir.limit(&format!("{prefix}.max")),
+        }
+    }
+
+    fn failcnt(&self, prefix: &str) -> Result<u64> {
+        let figure = match self {
+            At::V1(_) => self.number(&format!("{prefix}.failcnt"))?,
+            At::V2(dir) => dir.read_if_there(&format!("{prefix}.events"))?.and_then(|text| v2::field(&text, "max")),
+        };
+        Ok(figure.unwrap_or(0))
+    }
 }
 
 #[cfg(test)]
@@ -144,9 +186,30 @@ mod tests {
 
     #[test]
     fn the_use_of_each_page_size_is_read() {
-        let v2 = Fixture::new(&[("hugetlb.2MB.current", "4194304\n"), ("hugetlb.2MB.max", "max\n")]);
-        let expected = HugetlbStats { page_size: "2MB".into(), usage: 4 << 20, limit: None };
+        let v2 = Fixture::new(&[
+            ("hugetlb.2MB.current", "4194304\n"),
+            ("hugetlb.2MB.max", "max\n"),
+            ("hugetlb.2MB.events", "max 5\n"),
+            ("hugetlb.2MB.rsvd.current", "6291456\n"),
+            ("hugetlb.2MB.rsvd.events", "max 6\n"),
+        ]);
+        let expected = HugetlbStats {
+            page_size: "2MB".into(),
+            usage: 4 << 20,
+            failcnt: 5,
+            reserved: Some((6 << 20, 6)),
+            ..HugetlbStats::default()
+        };
         assert_eq!(read(&At::V2(&v2.dir)).expect("stats"), [expected]);
+
+        let v1 = Fixture::new(&[
+            ("hugetlb.1GB.usage_in_bytes", "0\n"),
+            ("hugetlb.1GB.max_usage_in_bytes", "7\n"),
+            ("hugetlb.1GB.limit_in_bytes", "9223372036854771712\n"),
+            ("hugetlb.1GB.failcnt", "8\n"),
+        ]);
+        let expected = HugetlbStats { page_size: "1GB".into(), peak: 7, failcnt: 8, ..HugetlbStats::default() };
+        assert_eq!(read(&At::V1(&v1.dir)).expect("stats"), [expected]);
     }
 
     #[test]

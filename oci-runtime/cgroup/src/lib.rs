@@ -21,13 +21,14 @@
 //! | `cgroup.rs` | one cgroup: create, join, update, processes, delete |
 //! | `interior.rs` | one that holds cgroups, as a pod's does |
 //! | `kill.rs`, `freeze.rs` | all its processes at once |
-//! | `resources.rs`, `stats.rs` | the types that go in and come out |
+//! | `resources.rs`, `stats.rs`, `details.rs` | the types that go in and come out |
 //! | `devices.rs` | what a list of device rules comes to; `v1/devices.rs` writes it, `v2/devices.rs` makes a program of it |
 //! | `v2/controllers.rs` | passing controllers down, and which cgroups take a process |
 //! | `v1/<controller>.rs`, `v2/<controller>.rs`, `hugetlb.rs`, `pressure.rs` | one controller each, pure against a directory |
 //! | `oom.rs` | a pollable fd for out-of-memory |
 
 mod cgroup;
+mod details;
 mod devices;
 mod dir;
 mod error;
@@ -45,6 +46,7 @@ mod v1;
 mod v2;
 
 pub use cgroup::Cgroup;
+pub use details::{CpuDetails, CpusetDetails, Details, IoDetails, IoEntry, MemoryDetails, MemoryUse};
 pub use dir::Dir;
 pub use error::{Error, Result};
 pub use layout::{Hierarchy, Kind, Layout, Mode};

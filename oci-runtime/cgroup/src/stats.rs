@@ -87,6 +87,12 @@ pub struct HugetlbStats {
     pub usage: u64,
     /// Bytes at most; `None` for no limit.
     pub limit: Option<u64>,
+    /// Bytes in use at most so far; 0 on v2, which does not record it.
+    pub peak: u64,
+    /// How often the limit was hit.
+    pub failcnt: u64,
+    /// Bytes reserved, and how often the limit on that was hit; `None` before Linux 5.7.
+    pub reserved: Option<(u64, u64)>,
 }
 
 /// Pressure stall information (Documentation/accounting/psi.rst).

@@ -2,8 +2,9 @@
 
 use nix::errno::Errno;
 
+use crate::details::pairs;
 use crate::dir::Dir;
-use crate::{Cpu, Error, Result, Throttling};
+use crate::{Cpu, CpuDetails, Error, Result, Throttling};
 
 /// `MIN_SHARES` and `MAX_SHARES` of the kernel, which clamps silently; asking for more or less is a mistake that
 /// should be seen.
@@ -71,6 +72,14 @@ pub(crate) fn throttling(dir: &Dir) -> Result<Option<Throttling>> {
         Some(Throttling { periods: value("nr_periods")?, throttled, throttled_ns })
     };
     Ok(read())
+}
+
+/// What was used of saved quota; kernels before 5.14 save none.
+pub(crate) fn read_bursts(dir: &Dir, cpu: &mut CpuDetails) -> Result<()> {
+    let stat = pairs(&dir.read_if_there("cpu.stat")?.unwrap_or_default());
+    let figure = |key: &str| stat.get(key).copied().unwrap_or(0);
+    (cpu.bursts, cpu.burst_ns) = (figure("nr_bursts"), figure("burst_time"));
+    Ok(())
 }
 
 #[cfg(test)]

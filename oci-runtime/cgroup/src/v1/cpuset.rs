@@ -4,8 +4,9 @@
 
 use std::path::PathBuf;
 
+use crate::details::list;
 use crate::dir::Dir;
-use crate::{CgroupPath, Cpuset, Result};
+use crate::{CgroupPath, Cpuset, CpusetDetails, Result};
 
 const FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
@@ -46,6 +47,36 @@ pub(crate) fn apply(dir: &Dir, cpuset: &Cpuset) -> Result<()> {
     Ok(())
 }
 
+/// The files that hold one number each; which of them there are depends on the kernel.
+const FLAGS: [&str; 9] = [
+    "cpu_exclusive",
+    "mem_exclusive",
+    "mem_hardwall",
+    "memory_migrate",
+    "memory_pressure",
+    "memory_spread_page",
+    "memory_spread_slab",
+    "sched_load_balance",
+    "sched_relax_domain_level",
+];
+
+/// Reads all of a cpuset.
+pub(crate) fn read(dir: &Dir) -> Result<CpusetDetails> {
+    let list = |file| {
+        let text = dir.read(file)?;
+        list(&text).ok_or_else(|| dir.malformed(file, &text, "a list of numbers"))
+    };
+    let mut details =
+        CpusetDetails { cpus: list("cpuset.cpus")?, mems: list("cpuset.mems")?, ..CpusetDetails::default() };
+    for flag in FLAGS {
+        let text = dir.read_if_there(&format!("cpuset.{flag}"))?;
+        if let Some(value) = text.and_then(|text| text.trim_end().parse().ok()) {
+            details.flags.insert(flag.to_owned(), value);
+        }
+    }
+    Ok(details)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +109,14 @@ mod tests {
         inherit(&tree.dir, &CgroupPath::parse("/pods/c1").expect("a path")).expect("copied");
         assert_eq!(tree.content("pods/cpuset.cpus"), "1,3\n");
         assert_eq!(tree.content("pods/c1/cpuset.cpus"), "1,3");
+    }
+
+    #[test]
+    fn a_cpuset_is_read_whole() {
+        let files = [("cpuset.cpus", "0-1\n"), ("cpuset.mems", "0\n"), ("cpuset.sched_relax_domain_level", "-1\n")];
+        let details = read(&Fixture::new(&files).dir).expect("a cpuset");
+        assert_eq!((details.cpus, details.mems), (vec![0, 1], vec![0]));
+        assert_eq!(details.flags.into_iter().collect::<Vec<_>>(), [("sched_relax_domain_level".to_owned(), -1)]);
     }
 
     #[test]

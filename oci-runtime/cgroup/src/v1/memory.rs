@@ -2,8 +2,9 @@
 
 use nix::errno::Errno;
 
+use crate::details::pairs;
 use crate::dir::Dir;
-use crate::{Error, Memory, MemoryStats, Result};
+use crate::{Error, Memory, MemoryDetails, MemoryStats, MemoryUse, Result};
 
 const LIMIT: &str = "memory.limit_in_bytes";
 const SWAP: &str = "memory.memsw.limit_in_bytes";
@@ -119,6 +120,31 @@ pub(crate) fn read(dir: &Dir) -> Result<MemoryStats> {
     })
 }
 
+/// Reads every kind of memory that the kernel counts by itself.
+pub(crate) fn read_details(dir: &Dir) -> Result<MemoryDetails> {
+    Ok(MemoryDetails {
+        stat: pairs(&dir.read("memory.stat")?),
+        usage: kind(dir, "memory")?.unwrap_or_default(),
+        swap: kind(dir, "memory.memsw")?,
+        kernel: kind(dir, "memory.kmem")?,
+        kernel_tcp: kind(dir, "memory.kmem.tcp")?,
+    })
+}
+
+/// The four files of a kind, by what their names begin with.
+fn kind(dir: &Dir, prefix: &str) -> Result<Option<MemoryUse>> {
+    if dir.read_if_there(&format!("{prefix}.usage_in_bytes"))?.is_none() {
+        return Ok(None);
+    }
+    let limit = dir.number(&format!("{prefix}.limit_in_bytes"))?;
+    Ok(Some(MemoryUse {
+        usage: dir.number(&format!("{prefix}.usage_in_bytes"))?,
+        peak: dir.number(&format!("{prefix}.max_usage_in_bytes"))?,
+        limit: (limit < NO_LIMIT).then_some(limit),
+        failcnt: dir.number(&format!("{prefix}.failcnt"))?,
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,5 +203,24 @@ mod tests {
         assert_eq!((stats.usage, stats.rss, stats.working_set()), (1000, 300, 960));
         assert_eq!((stats.limit, stats.swap_limit), (Some(4096), None));
         assert_eq!((stats.page_faults, stats.major_page_faults, stats.failcnt, stats.swap), (5, 6, 2, Some(7)));
+    }
+
+    #[test]
+    fn every_kind_of_memory_that_is_counted_is_read() {
+        let fixture = Fixture::new(&[
+            ("memory.stat", "cache 7\nrss 8\n"),
+            ("memory.usage_in_bytes", "15\n"),
+            ("memory.max_usage_in_bytes", "20\n"),
+            ("memory.limit_in_bytes", "9223372036854771712\n"),
+            ("memory.failcnt", "1\n"),
+            ("memory.kmem.tcp.usage_in_bytes", "1\n"),
+            ("memory.kmem.tcp.max_usage_in_bytes", "2\n"),
+            ("memory.kmem.tcp.limit_in_bytes", "3\n"),
+            ("memory.kmem.tcp.failcnt", "4\n"),
+        ]);
+        let details = read_details(&fixture.dir).expect("figures");
+        assert_eq!(details.usage, MemoryUse { usage: 15, peak: 20, limit: None, failcnt: 1 });
+        assert_eq!(details.kernel_tcp, Some(MemoryUse { usage: 1, peak: 2, limit: Some(3), failcnt: 4 }));
+        assert_eq!((details.swap, details.kernel, details.stat["cache"]), (None, None, 7));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! This file is the table of which controller takes part in what.
 
+mod blkio;
 pub(crate) mod cpu;
 pub(crate) mod cpuacct;
 pub(crate) mod cpuset;
@@ -10,7 +11,7 @@ pub(crate) mod memory;
 pub(crate) mod pids;
 
 use crate::dir::Dir;
-use crate::{Error, Kind, Layout, Resources, Result, Stats};
+use crate::{Details, Error, Kind, Layout, Resources, Result, Stats};
 
 /// Refuses what no write is needed to see: nothing has been changed yet.
 pub(crate) fn validate(layout: &Layout, resources: &Resources) -> Result<()> {
@@ -88,6 +89,26 @@ pub(crate) fn read(kind: &Kind, dir: &Dir, stats: &mut Stats) -> Result<()> {
     }
     if kind.controls("pids") {
         stats.pids = Some(pids::read(dir)?);
+    }
+    Ok(())
+}
+
+/// Reads the long form of it.
+pub(crate) fn read_details(kind: &Kind, dir: &Dir, details: &mut Details) -> Result<()> {
+    if kind.controls("cpuacct") {
+        cpuacct::read_details(dir, &mut details.cpu)?;
+    }
+    if kind.controls("cpu") {
+        cpu::read_bursts(dir, &mut details.cpu)?;
+    }
+    if kind.controls("cpuset") {
+        details.cpuset = Some(cpuset::read(dir)?);
+    }
+    if kind.controls("memory") {
+        details.memory = Some(memory::read_details(dir)?);
+    }
+    if kind.controls("blkio") {
+        details.io = blkio::read(dir)?;
     }
     Ok(())
 }

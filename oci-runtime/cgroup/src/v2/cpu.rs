@@ -4,7 +4,7 @@ use nix::errno::Errno;
 
 use super::field;
 use crate::dir::Dir;
-use crate::{Cpu, CpuStats, Error, Result, Throttling};
+use crate::{Cpu, CpuDetails, CpuStats, Error, Result, Throttling};
 
 /// How shares become a weight. Siblings are only ever compared with siblings, so the two don't meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +109,15 @@ pub(super) fn read(dir: &Dir) -> Result<Option<CpuStats>> {
     Ok(Some(CpuStats { usage_ns: usage.saturating_mul(1000), throttling: throttling() }))
 }
 
+/// Reads time by mode, and bursts.
+pub(super) fn read_details(dir: &Dir, cpu: &mut CpuDetails) -> Result<()> {
+    let text = dir.read_if_there("cpu.stat")?.unwrap_or_default();
+    let ns = |key| field(&text, key).unwrap_or(0).saturating_mul(1000);
+    (cpu.user_ns, cpu.kernel_ns) = (ns("user_usec"), ns("system_usec"));
+    (cpu.bursts, cpu.burst_ns) = (field(&text, "nr_bursts").unwrap_or(0), ns("burst_usec"));
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +183,14 @@ mod tests {
         check(&Cpu { quota: Some(-1), period: Some(100_000), ..Cpu::default() }, "?", "max 100000");
         check(&Cpu { quota: Some(0), period: Some(5000), ..Cpu::default() }, "?", "? 5000");
         check(&Cpu { quota: Some(7000), ..Cpu::default() }, "?", "7000");
+    }
+
+    #[test]
+    fn time_is_told_by_mode() {
+        let text = "usage_usec 5\nuser_usec 3\nsystem_usec 2\nnr_bursts 1\nburst_usec 7\n";
+        let mut cpu = CpuDetails::default();
+        read_details(&Fixture::new(&[("cpu.stat", text)]).dir, &mut cpu).expect("figures");
+        assert_eq!((cpu.user_ns, cpu.kernel_ns, cpu.bursts, cpu.burst_ns), (3000, 2000, 1, 7000));
     }
 
     #[test]

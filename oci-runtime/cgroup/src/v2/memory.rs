@@ -3,8 +3,9 @@
 use nix::errno::Errno;
 
 use super::field;
+use crate::details::pairs;
 use crate::dir::Dir;
-use crate::{Error, Memory, MemoryStats, Result};
+use crate::{Error, Memory, MemoryDetails, MemoryStats, MemoryUse, Result};
 
 /// Whether nothing is asked for that needs the controller.
 pub(super) fn is_empty(memory: &Memory) -> bool {
@@ -97,6 +98,35 @@ pub(super) fn read(dir: &Dir) -> Result<Option<MemoryStats>> {
     }))
 }
 
+/// Reads every kind of memory; `None` without the controller. Swap is told together with memory, as v1 has it and readers
+/// expect; a peak of both together nobody knows.
+pub(super) fn read_details(dir: &Dir) -> Result<Option<MemoryDetails>> {
+    let Some(usage) = kind(dir, "memory", "max")? else { return Ok(None) };
+    let stat = pairs(&dir.read("memory.stat")?);
+    let swap = kind(dir, "memory.swap", "fail")?.map(|swap| MemoryUse {
+        usage: usage.usage.saturating_add(swap.usage),
+        peak: 0,
+        limit: usage.limit.zip(swap.limit).map(|(memory, swap)| memory.saturating_add(swap)),
+        failcnt: swap.failcnt,
+    });
+    let kernel = stat.get("kernel").map(|&usage| MemoryUse { usage, ..MemoryUse::default() });
+    Ok(Some(MemoryDetails { stat, usage, swap, kernel, kernel_tcp: None }))
+}
+
+/// The files of a kind; `failed` is the event that counts hits of the limit.
+fn kind(dir: &Dir, prefix: &str, failed: &str) -> Result<Option<MemoryUse>> {
+    let Some(current) = dir.read_if_there(&format!("{prefix}.current"))? else { return Ok(None) };
+    let number = |text: &str| text.trim_end().parse::<u64>().unwrap_or(0);
+    let optional = |file: &str| Ok::<_, Error>(dir.read_if_there(&format!("{prefix}.{file}"))?.unwrap_or_default());
+    Ok(Some(MemoryUse {
+        usage: number(&current),
+        // Linux 5.19, for swap 6.5.
+        peak: number(&optional("peak")?),
+        limit: dir.limit(&format!("{prefix}.max"))?,
+        failcnt: field(&optional("events")?, failed).unwrap_or(0),
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,5 +199,24 @@ mod tests {
         assert_eq!((stats.usage, stats.rss, stats.working_set(), stats.limit), (1000, 300, 960, None));
         assert_eq!((stats.page_faults, stats.major_page_faults, stats.failcnt), (5, 6, 3));
         assert_eq!(read(&Fixture::new(&[]).dir).expect("stats"), None);
+    }
+
+    #[test]
+    fn swap_is_told_together_with_memory() {
+        let fixture = Fixture::new(&[
+            ("memory.current", "100\n"),
+            ("memory.peak", "150\n"),
+            ("memory.max", "200\n"),
+            ("memory.events", "max 3\n"),
+            ("memory.stat", "anon 60\nkernel 9\n"),
+            ("memory.swap.current", "5\n"),
+            ("memory.swap.max", "50\n"),
+            ("memory.swap.events", "high 0\nmax 0\nfail 2\n"),
+        ]);
+        let details = read_details(&fixture.dir).expect("figures").expect("the controller");
+        assert_eq!(details.usage, MemoryUse { usage: 100, peak: 150, limit: Some(200), failcnt: 3 });
+        assert_eq!(details.swap, Some(MemoryUse { usage: 105, peak: 0, limit: Some(250), failcnt: 2 }));
+        assert_eq!(details.kernel.map(|kernel| kernel.usage), Some(9));
+        assert_eq!(read_details(&Fixture::new(&[]).dir).expect("nothing"), None);
     }
 }

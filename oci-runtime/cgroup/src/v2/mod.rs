@@ -6,6 +6,7 @@ pub(crate) mod controllers;
 mod cpu;
 mod cpuset;
 pub(crate) mod devices;
+mod io;
 mod memory;
 mod pids;
 mod unified;
@@ -13,7 +14,7 @@ mod unified;
 use controllers::Controllers;
 
 use crate::dir::Dir;
-use crate::{CgroupPath, Resources, Result, Stats, hugetlb};
+use crate::{CgroupPath, Details, Resources, Result, Stats, hugetlb};
 
 pub(crate) use cpu::Weights;
 
@@ -77,6 +78,14 @@ pub(crate) fn read(dir: &Dir, stats: &mut Stats) -> Result<()> {
     if stats.pids.is_none() {
         stats.pids = pids::read(dir)?;
     }
+    Ok(())
+}
+
+/// Reads the long form of it.
+pub(crate) fn read_details(dir: &Dir, details: &mut Details) -> Result<()> {
+    cpu::read_details(dir, &mut details.cpu)?;
+    details.memory = memory::read_details(dir)?;
+    details.io = io::read(dir)?;
     Ok(())
 }
 
