@@ -21,6 +21,14 @@ impl Containerd {
     /// # Panics
     /// If it does not start in time.
     pub fn start(world: &World) -> Containerd {
+        Containerd::start_on(world, &peer("runc"))
+    }
+
+    /// As [`Containerd::start`], with the runtime that its pods run on; `ctr` names its own.
+    ///
+    /// # Panics
+    /// If it does not start in time.
+    pub fn start_on(world: &World, runtime: &Path) -> Containerd {
         let dir = world.new_dir("containerd");
         for folder in ["cni-conf", "cni-bin", "cni-cache", "certs.d", "logs"] {
             fs::create_dir(dir.join(folder)).expect("containerd's directories");
@@ -30,7 +38,7 @@ impl Containerd {
         for stays in ["link orlop", "nft ", "mount /run/containerd"] {
             world.tolerate(stays);
         }
-        write(&dir.join("config.toml"), configuration(&dir));
+        write(&dir.join("config.toml"), configuration(&dir, runtime));
         let log = File::create(dir.join("log")).expect("containerd's log");
         let programs = tool("containerd").parent().expect("a folder").display().to_string();
         let process = world
@@ -111,8 +119,8 @@ impl Drop for Containerd {
 
 /// Traps: without `restrict_oom_score_adj` no sandbox starts where CAP_SYS_RESOURCE is missing, and the sandbox image is
 /// one that the registry mirror has.
-fn configuration(dir: &Path) -> String {
-    let (dir, runc) = (dir.display(), peer("runc"));
+fn configuration(dir: &Path, runtime: &Path) -> String {
+    let dir = dir.display();
     format!(
         r#"version = 3
 root = "{dir}/root"
@@ -139,6 +147,6 @@ state = "{dir}/state"
   [plugins."io.containerd.cri.v1.images".pinned_images]
     sandbox = "registry.k8s.io/pause:3.9"
 "#,
-        runc.display()
+        runtime.display()
     )
 }

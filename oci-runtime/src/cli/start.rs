@@ -26,10 +26,11 @@ pub(crate) fn start(store: &Store<'_>, id: &str) -> Result<(), Error> {
 fn open_gate(container: &Container) -> Result<(), Error> {
     let path = container.fifo();
     let named = |error: std::io::Error| format!("open {}: {error}", path.display());
+    // First: once the FIFO is open the program may run, end and be reaped before we look for it.
+    let process = container.process().open().map_err(|_| "container process is already dead")?;
     // Without waiting: if the container dies now, nobody will ever open the other end.
     let mut fifo =
         std::fs::OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&path).map_err(named)?;
-    let process = container.process().open().map_err(|_| "container process is already dead")?;
     let events = [(fifo.as_fd(), Interest::READ), (process.as_fd(), Interest::READ)];
     sys::poll::poll(&events, None)?;
     let mut byte = [0];

@@ -3,11 +3,13 @@
 //! Everything is deterministic: the same calls give the same digests, so that a test can say what it expects.
 
 mod agnhost;
+mod archive;
 mod busybox;
 mod layer;
 pub mod upstream;
 
 pub use agnhost::{AGNHOST, agnhost};
+pub use archive::archive;
 pub use busybox::{busybox, busybox_layer, workload_layer};
 pub use layer::{Blob, Compression, Layer};
 
