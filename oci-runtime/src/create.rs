@@ -13,6 +13,7 @@ use crate::host::{self, Host};
 use crate::init::{self, Init, Settings};
 use crate::inputs::{Created, Gate, Inputs, StdioFds};
 use crate::launch::{Asked, Launch, Launched, launch};
+use crate::net_devices;
 use crate::own_image;
 use crate::plan::{Namespace, Plan};
 use crate::seccomp_filter::{Filter, Listener};
@@ -80,6 +81,7 @@ fn start(
     let procfs = if forerunner { Some(duplicate(&host.procfs)?) } else { None };
     (inputs.progress)("clone the container's process");
     let listener = settings.seccomp.as_ref().and_then(|filter| filter.listener.clone());
+    let net_devices = plan.net_devices.clone();
     let init = Init { plan, host, cgroup, stdio, settings };
     let mut launched = launch(&how, |channel| init::run(init, channel))?;
     launched.announce(inputs.born.as_deref_mut());
@@ -88,9 +90,17 @@ fn start(
         launched.announce(inputs.born.take());
     }
     let identity = &inputs.identity;
-    let mut attend = |asked: Asked<'_>| attend(&asked, identity, listener.as_ref());
-    let console = launched.hear(&mut inputs.progress, &mut attend)?;
-    finish(launched, console, inputs.gate == Gate::Pipe)
+    let mut moved = None;
+    let mut attend = |asked: Asked<'_>| match asked {
+        Asked { request: Request::NetDevices, fd: Some(namespace), .. } => {
+            moved = Some(net_devices::move_all(&net_devices, namespace)?);
+            Ok(())
+        }
+        asked => attend(&asked, identity, listener.as_ref()),
+    };
+    let console = launched.hear(&mut inputs.progress, &mut attend);
+    let created = console.and_then(|console| finish(launched, console, inputs.gate == Gate::Pipe));
+    created.inspect_err(|_| moved.iter().for_each(net_devices::Moved::undo))
 }
 
 fn duplicate(procfs: &ProcFd) -> Result<ProcFd, Error> {

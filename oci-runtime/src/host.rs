@@ -15,6 +15,7 @@ use sys::process::Pid;
 use sys::procfs::ProcFd;
 
 use crate::error::{Error, Step};
+use crate::id_mapped::map_sources;
 use crate::init::refuse_labels_without_selinux;
 use crate::inputs::{Gate, Inputs, Root};
 use crate::plan::{Device, IdMaps, MountKind, MountPlan, Namespace, NodeKind, Plan, SysctlNamespace};
@@ -91,9 +92,11 @@ impl Host {
             Namespace::Joined(path) => Some(open_namespace(path, NamespaceKind::Pid)?),
             _ => None,
         };
+        let sources = open_sources(plan, layout, cgroup, progress)?;
+        map_sources(plan, &sources, user.as_ref(), &procfs)?;
         Ok(Host {
             root: open_root(&mut inputs.root, progress)?,
-            sources: open_sources(plan, layout, cgroup, progress)?,
+            sources,
             shared_memory: inputs.shared_memory.take().map(open_shared_memory).transpose()?,
             null: open_null()?,
             joined,
@@ -156,6 +159,13 @@ fn open_sources(
 
 fn open_bind(source: &Path, recursive: bool, plan: &MountPlan, base: Option<Propagation>) -> sys::Result<Bind> {
     let mount = clone_tree(source, recursive)?;
+    configure(&mount, plan, base)?;
+    let is_directory = at::file_type(&at::fstat(&mount)?) == SFlag::S_IFDIR;
+    Ok(Bind { mount, is_directory })
+}
+
+/// Its attributes and propagation.
+fn configure(mount: &OwnedFd, plan: &MountPlan, base: Option<Propagation>) -> sys::Result<()> {
     let last = |recursive| plan.propagation.iter().rev().find(|change| change.recursive == recursive);
     // Recursive changes first: what is said of the mount itself counts for it alone.
     let tree = Attr {
@@ -172,11 +182,10 @@ fn open_bind(source: &Path, recursive: bool, plan: &MountPlan, base: Option<Prop
     };
     for (recursive, change) in [(true, tree), (false, top)] {
         if !change.set.is_empty() || !change.clr.is_empty() || change.propagation.is_some() {
-            mount_setattr(&mount, recursive, &change)?;
+            mount_setattr(mount, recursive, &change)?;
         }
     }
-    let is_directory = at::file_type(&at::fstat(&mount)?) == SFlag::S_IFDIR;
-    Ok(Bind { mount, is_directory })
+    Ok(())
 }
 
 /// How volumes share mounts with the host unless they say it themselves: as a slave, so that later mounts of the host

@@ -7,6 +7,7 @@ mod capabilities;
 mod container_wide;
 mod devices;
 mod id_map;
+mod id_mapping;
 mod memory_policy;
 mod mounts;
 mod namespaces;
@@ -30,6 +31,7 @@ pub use capabilities::CapabilitySets;
 pub use container_wide::ContainerWide;
 pub use devices::{Device, NodeKind};
 pub use id_map::{IdMap, IdMaps, IdRange};
+pub use id_mapping::IdMapping;
 pub use memory_policy::MemoryPolicy;
 pub(crate) use mounts::NOT_OF_TYPE_PROC;
 pub use mounts::{Attributes, MountKind, MountPlan, PROC_OVERMOUNTS, Parameter, Propagation, known_options};
@@ -126,7 +128,7 @@ impl Plan {
         refuse_unbuilt_linux(linux)?;
         let process = spec.process().as_ref().ok_or_else(|| invalid("process", "missing"))?;
         let namespaces = Namespaces::from_spec(linux.namespaces().as_deref().unwrap_or_default())?;
-        let mut mounts = mounts(spec, bundle)?;
+        let mut mounts = mounts(spec, bundle, &namespaces)?;
         let mount_label = label("linux.mountLabel", linux.mount_label())?;
         if let Some(label) = &mount_label {
             mounts.iter_mut().for_each(|mount| give_context(mount, label));
@@ -190,10 +192,7 @@ fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
 }
 
 fn refuse_unbuilt_linux(linux: &Linux) -> Result<(), PlanError> {
-    for (field, used) in [
-        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|map| !map.is_empty())),
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-    ] {
+    for (field, used) in [("linux.intelRdt", linux.intel_rdt().is_some())] {
         if used {
             return Err(unsupported(field, "not built yet"));
         }
@@ -225,10 +224,14 @@ fn on_host(path: &Path, bundle: Option<&Path>) -> PathBuf {
     bundle.map_or_else(|| path.to_owned(), |bundle| bundle.join(path))
 }
 
-fn mounts(spec: &Spec, bundle: Option<&Path>) -> Result<Vec<MountPlan>, PlanError> {
+fn mounts(spec: &Spec, bundle: Option<&Path>, namespaces: &Namespaces) -> Result<Vec<MountPlan>, PlanError> {
     let mut plans = Vec::new();
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         let mut plan = MountPlan::from_spec(mount, &format!("mounts[{index}]"))?;
+        if plan.id_mapping.as_ref().is_some_and(|mapping| mapping.maps.is_none()) && !namespaces.user.is_private() {
+            let reason = "idmap needs uidMappings and gidMappings: there is no user namespace whose maps it could take";
+            return Err(invalid(format!("mounts[{index}].options"), reason));
+        }
         if let MountKind::Bind { source, .. } = &mut plan.kind {
             *source = on_host(source, bundle);
         }

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::Mount;
 use sys::mount::{MountFlags, Propagation as PropagationKind};
 
+use super::id_mapping::{IdMapped, IdMapping};
 use super::{PlanError, invalid, unsupported};
 
 /// A mount to make.
@@ -24,6 +25,8 @@ pub struct MountPlan {
     pub recursive: Attributes,
     /// Changes of propagation, in order.
     pub propagation: Vec<Propagation>,
+    /// Whose owners it shows.
+    pub id_mapping: Option<IdMapping>,
 }
 
 /// What is mounted.
@@ -174,11 +177,6 @@ pub fn known_options() -> Vec<String> {
 
 impl MountPlan {
     pub(super) fn from_spec(mount: &Mount, field: &str) -> Result<MountPlan, PlanError> {
-        for (name, mappings) in [("uidMappings", mount.uid_mappings()), ("gidMappings", mount.gid_mappings())] {
-            if mappings.as_ref().is_some_and(|list| !list.is_empty()) {
-                return Err(unsupported(format!("{field}.{name}"), "id mapped mounts are not built yet"));
-            }
-        }
         let target = clean(mount.destination());
         check_target(&target, field)?;
         let options = Options::parse(mount.options().as_deref().unwrap_or_default(), field)?;
@@ -201,9 +199,14 @@ impl MountPlan {
         if target == Path::new("/proc") && !procfs && !matches!(kind, MountKind::Bind { .. }) {
             return Err(invalid(format!("{field}.destination"), NOT_OF_TYPE_PROC));
         }
+        let id_mapping = IdMapping::from_spec(mount, options.id_mapped, field)?;
+        if id_mapping.is_some() && !matches!(kind, MountKind::Bind { .. }) {
+            return Err(unsupported(field, "only bind mounts can be id-mapped"));
+        }
         Ok(MountPlan {
             target,
             kind,
+            id_mapping,
             attributes: options.attributes,
             recursive: options.recursive,
             propagation: options.propagation,
@@ -225,6 +228,7 @@ struct Options {
     recursive: Attributes,
     propagation: Vec<Propagation>,
     parameters: Vec<Parameter>,
+    id_mapped: Option<IdMapped>,
 }
 
 impl Options {
@@ -252,9 +256,9 @@ impl Options {
                 "rbind" => self.bind = Some(true),
                 "tmpcopyup" => return Err(unsupported(format!("{field}.options"), "tmpcopyup is not built yet")),
                 "remount" => return Err(unsupported(format!("{field}.options"), "remount: mount it as it should be")),
-                "idmap" | "ridmap" => {
-                    return Err(unsupported(format!("{field}.options"), "id mapped mounts are not built yet"));
-                }
+                "idmap" => self.id_mapped = Some(IdMapped::default()),
+                "ridmap" => self.id_mapped = Some(IdMapped { recursive: true, ..IdMapped::default() }),
+                name if name.starts_with("idmap=") => self.id_mapped = Some(IdMapped::parse(name, field)?),
                 name if IGNORED.contains(&name) => {}
                 name => self.parameters.push(parameter(name, field)?),
             }
@@ -417,9 +421,7 @@ mod tests {
     #[test]
     fn id_mappings_are_refused_by_name() {
         let mapping = r#"[{"containerID":0,"hostID":1000,"size":1}]"#;
-        let json = format!(r#"{{"destination":"/x","type":"tmpfs","uidMappings":{mapping}}}"#);
-        assert!(matches!(plan(&json), Err(PlanError::Unsupported { field, .. }) if field == "mounts[0].uidMappings"));
-        let json = r#"{"destination":"/x","type":"bind","source":"/a","options":["bind","ridmap"]}"#;
-        assert!(matches!(plan(json), Err(PlanError::Unsupported { .. })));
+        let json = format!(r#"{{"destination":"/x","type":"tmpfs","uidMappings":{mapping},"gidMappings":{mapping}}}"#);
+        assert!(matches!(plan(&json), Err(PlanError::Unsupported { field, .. }) if field == "mounts[0]"));
     }
 }

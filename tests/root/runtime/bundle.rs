@@ -178,8 +178,8 @@ fn make_rootfs(rootfs: &Path) {
     }
     fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("busybox-static is installed");
     for applet in [
-        "sh", "cat", "chmod", "echo", "env", "grep", "head", "hostname", "id", "ln", "ls", "mkdir", "mknod", "mount",
-        "ps", "pwd", "readlink", "sleep", "stat", "test", "touch", "true", "tty", "ulimit", "umask", "wc",
+        "sh", "cat", "chmod", "echo", "env", "grep", "head", "hostname", "id", "ip", "ln", "ls", "mkdir", "mknod",
+        "mount", "ps", "pwd", "readlink", "sleep", "stat", "test", "touch", "true", "tty", "ulimit", "umask", "wc",
     ] {
         symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
     }

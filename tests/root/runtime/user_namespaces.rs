@@ -18,7 +18,7 @@ fn mapping(count: u32) -> Value {
 }
 
 /// A bundle whose container has a user namespace and a root file system that belongs to its root.
-fn bundle<'a>(world: &'a World, script: &str) -> Bundle<'a> {
+pub(super) fn bundle<'a>(world: &'a World, script: &str) -> Bundle<'a> {
     let mut bundle = Bundle::new(world, script);
     give_to_root(&bundle.rootfs(""));
     add_namespace(&mut bundle, json!({"type": "user"}));

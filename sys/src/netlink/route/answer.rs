@@ -40,6 +40,8 @@ pub struct Address {
     pub address: IpAddr,
     /// The length of its network part, bits.
     pub prefix: u8,
+    /// Whether it is of global scope and was set by somebody, not made by the kernel or leased for a time.
+    pub is_static: bool,
 }
 
 /// A route.
@@ -89,14 +91,16 @@ impl Address {
     /// Reads `struct ifaddrmsg` and the attributes after it.
     pub(super) fn parse(payload: &[u8]) -> Option<Address> {
         const HEADER: usize = 8;
-        let (prefix, link) = (*payload.get(1)?, u32_of(payload.get(4..8)?)?);
+        let (prefix, flags, scope) = (*payload.get(1)?, *payload.get(2)?, *payload.get(3)?);
+        let is_static = scope == libc::RT_SCOPE_UNIVERSE && u32::from(flags) & libc::IFA_F_PERMANENT != 0;
+        let link = u32_of(payload.get(4..8)?)?;
         let find = |wanted: u16| {
             let mut attributes = Attributes::new(payload.get(HEADER..)?);
             attributes.find(|(kind, _)| *kind == wanted).and_then(|(_, value)| ip_of(value))
         };
         // IFA_ADDRESS is the far end on a point-to-point link; IFA_LOCAL, where present, is always this one.
         let address = find(libc::IFA_LOCAL).or_else(|| find(libc::IFA_ADDRESS))?;
-        Some(Address { link, address, prefix })
+        Some(Address { link, address, prefix, is_static })
     }
 }
 

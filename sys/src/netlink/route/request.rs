@@ -49,6 +49,15 @@ pub enum Request<'a> {
         /// Up, else down.
         up: bool,
     },
+    /// Move a link into another namespace, where it is down and has no address; EEXIST if the name is taken there.
+    MoveLink {
+        /// The link.
+        link: u32,
+        /// The network namespace.
+        namespace: BorrowedFd<'a>,
+        /// Its name there.
+        name: &'a str,
+    },
     /// Let a bridge send packets back out of the port that they came in through.
     SetHairpin {
         /// The port.
@@ -149,6 +158,9 @@ impl Request<'_> {
             }
             Request::AddVeth(veth) => ((libc::RTM_NEWLINK, body(&veth.message())), NLM_F_CREATE | NLM_F_EXCL),
             Request::SetUp { link, up } => ((libc::RTM_SETLINK, body(&set_up(*link, *up))), 0),
+            Request::MoveLink { link, namespace, name } => {
+                ((libc::RTM_SETLINK, body(&move_link(*link, *namespace, name))), 0)
+            }
             Request::SetHairpin { link, on } => ((libc::RTM_NEWLINK, body(&set_hairpin(*link, *on))), 0),
             Request::DeleteLink { link } => ((libc::RTM_DELLINK, body(&link_message(*link))), 0),
             Request::AddAddress(address) => ((libc::RTM_NEWADDR, body(&address.message())), NLM_F_CREATE | NLM_F_EXCL),
@@ -219,6 +231,13 @@ fn set_up(link: u32, up: bool) -> LinkMessage {
     let mut message = link_message(link);
     message.header.change_mask = LinkFlags::Up;
     message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+    message
+}
+
+fn move_link(link: u32, namespace: BorrowedFd<'_>, name: &str) -> LinkMessage {
+    let mut message = link_message(link);
+    message.attributes.push(LinkAttribute::NetNsFd(namespace.as_raw_fd()));
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
     message
 }
 
@@ -323,6 +342,7 @@ impl fmt::Display for Request<'_> {
                 write!(out, "add veth {name} with peer {} in the pod's namespace", peer.name)
             }
             Request::SetUp { link, up } => write!(out, "set link {link} {}", if *up { "up" } else { "down" }),
+            Request::MoveLink { link, name, .. } => write!(out, "move link {link} to another namespace as {name}"),
             Request::SetHairpin { link, on } => {
                 write!(out, "set hairpin of port {link} {}", if *on { "on" } else { "off" })
             }
