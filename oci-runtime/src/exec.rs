@@ -72,6 +72,11 @@ fn enter_and_run(
     init::refuse_without_selinux("process.selinuxLabel", plan.selinux_label.as_ref(), &procfs)?;
     let own_cpus = init::begin_on(&plan.exec_cpu_affinity)?;
     let cgroup = target.cgroup.as_deref().map(|path| open_cgroup(path, target.pid, &procfs)).transpose()?;
+    if is_ours(target, Kind::Mount)? {
+        // Its root is no namespace's: who joins would find the host's.
+        let text = "the container shares its mount namespace with the runtime: no process can join it";
+        return Err(Error::Refused(text.to_owned()));
+    }
     let maps = user_namespace_of(target, first, &procfs)?;
     if let Some(maps) = &maps {
         maps.check_process(&plan).map_err(|error| Error::Refused(error.to_string()))?;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use cgroup::{Cgroup, Kind, Layout, Mode};
 use sys::Errno;
 use sys::at::{self, OFlag, SFlag};
+use sys::kernel::Version;
 use sys::mount::{Attr, Fs, MountFlags, Propagation, clone_fd, clone_tree, mount_setattr};
 use sys::namespace::Kind as NamespaceKind;
 use sys::process::Pid;
@@ -304,7 +305,31 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<(NamespaceKind, OwnedFd)>, Error> 
             joined.push((kind, open_namespace(path, kind)?));
         }
     }
+    refuse_mounts_of_host(&joined)?;
+    if !namespaces.mount.is_private() && !sys::kernel::is_at_least(MOUNTS_ON_DETACHED) {
+        return Err(Error::Refused(format!(
+            "linux.namespaces: a container in the runtime's mount namespace needs Linux {MOUNTS_ON_DETACHED}, which can mount \
+             on what is attached nowhere"
+        )));
+    }
     Ok(joined)
+}
+
+/// Without it the container's mounts would be the host's.
+const MOUNTS_ON_DETACHED: Version = Version { major: 6, minor: 15 };
+
+/// The container's root becomes the root of a mount namespace that is joined, and of all who are in it.
+fn refuse_mounts_of_host(joined: &[(NamespaceKind, OwnedFd)]) -> Result<(), Error> {
+    let Some((kind, namespace)) = joined.iter().find(|(kind, _)| *kind == NamespaceKind::Mount) else { return Ok(()) };
+    let step = || "compare with the host's mount namespace".to_owned();
+    for host in [sys::namespace::current(*kind).step(step)?, open_host_namespace(*kind).step(step)?] {
+        if sys::namespace::same(namespace, &host).step(step)? {
+            let text =
+                "linux.namespaces: the mount namespace to join is the host's, whose root would become the container's";
+            return Err(Error::Refused(text.to_owned()));
+        }
+    }
+    Ok(())
 }
 
 fn open_namespace(path: &Path, kind: NamespaceKind) -> Result<OwnedFd, Error> {

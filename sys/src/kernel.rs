@@ -53,6 +53,11 @@ pub fn release() -> Result<String> {
     Ok(names.release().to_string_lossy().into_owned())
 }
 
+/// Whether the running kernel is as new as that; one whose release nobody can read is taken for it: its calls will tell.
+pub fn is_at_least(version: Version) -> bool {
+    release().ok().and_then(|release| parse(&release)).is_none_or(|running| running >= version)
+}
+
 fn parse(release: &str) -> Option<Version> {
     let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
     let mut number = || numbers.next()?.parse().ok();

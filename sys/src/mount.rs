@@ -165,6 +165,14 @@ pub fn pivot_root_to(new_root: &impl AsFd) -> Result<()> {
     unistd::chdir("/").map_err(|errno| Error::new("chdir", errno, "\"/\""))
 }
 
+/// Makes `new_root` the root directory and the working directory (chroot(2)) where the mount namespace is not ours to change.
+pub fn change_root_to(new_root: &impl AsFd) -> Result<()> {
+    change_directory(new_root)?;
+    unistd::chroot(".")
+        .map_err(|errno| Error::new("chroot", errno, "\".\"").with_detail(format!("in {}", fd(new_root))))?;
+    unistd::chdir("/").map_err(|errno| Error::new("chdir", errno, "\"/\""))
+}
+
 fn change_directory(directory: &impl AsFd) -> Result<()> {
     unistd::fchdir(directory).map_err(|errno| Error::new("fchdir", errno, fd(directory)))
 }

@@ -19,7 +19,6 @@ use std::mem::ManuallyDrop;
 
 use cgroup::Cgroup;
 use sys::Errno;
-use sys::mount::pivot_root_to;
 use sys::rootfd::RootFd;
 
 pub(crate) use labels::{label_keys, label_program, refuse_labels_without_selinux, refuse_without_selinux};
@@ -82,7 +81,7 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     process::start_session()?;
 
     // The old root stays in view until the pivot, but nothing of it is opened any more.
-    let root = root::attach(&init.host)?;
+    let root = root::attach(plan, &init.host)?;
     let terminals = mounts::make_all(plan, &init.host, &root, channel)?;
     if plan.own_dev {
         dev::make_nodes(plan, init.host.devices.as_ref(), &root)?;
@@ -102,7 +101,7 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     let null = init.host.open_null().and_then(|null| dev::open_null(&root, &null));
     let null = null.step(|| "open the null device".to_owned())?;
     mounts::make_read_only(plan, &root)?;
-    pivot_root_to(&root).step(|| "pivot into the root file system".to_owned())?;
+    root::enter(plan, &root)?;
     root::set_propagation(plan)?;
 
     labels::label_program(&plan.process, &init.host.procfs)?;

@@ -77,9 +77,9 @@ pub(super) fn enter_user(plan: &Plan, host: &Host, channel: &Channel, alone: &Si
 /// Makes all that are new, in one call.
 pub(super) fn make(plan: &Plan, host: &Host) -> Result<(), Error> {
     let namespaces = &plan.namespaces;
-    // Mounts in any case: of a joined namespace a copy is made, or our pivot would change the root of all who are in it.
-    let mut new = Kind::Mount.flag();
+    let mut new = CloneFlags::empty();
     for (kind, namespace) in [
+        (Kind::Mount, &namespaces.mount),
         (Kind::Net, &namespaces.network),
         (Kind::Ipc, &namespaces.ipc),
         (Kind::Uts, &namespaces.uts),

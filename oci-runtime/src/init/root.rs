@@ -1,6 +1,6 @@
 //! The root file system: attached in the container's mount namespace, later its `/`.
 
-use sys::mount::{self, Attr, Propagation, mount_setattr, set_propagation_root};
+use sys::mount::{self, Attr, Propagation, change_root_to, mount_setattr, pivot_root_to, set_propagation_root};
 use sys::rootfd::RootFd;
 
 use crate::error::{Error, Step};
@@ -9,8 +9,13 @@ use crate::plan::Plan;
 
 /// Cuts this namespace's mounts off the host's and attaches the root on top of the old one.
 ///
-/// What the caller resolves in the returned handle sees what is mounted below it from now on.
-pub(super) fn attach(host: &Host) -> Result<RootFd, Error> {
+/// What the caller resolves in the returned handle sees what is mounted below it from now on. In the creator's own mount
+/// namespace nothing is attached: the container's mounts would stay there when it has ended.
+pub(super) fn attach(plan: &Plan, host: &Host) -> Result<RootFd, Error> {
+    if !plan.namespaces.mount.is_private() {
+        let root = sys::fd::duplicate(&host.root).map(RootFd::from_fd);
+        return root.step(|| "take the root file system".to_owned());
+    }
     // Mounts of the host still arrive until the pivot, none of ours leaves. pivot_root refuses shared parents.
     set_propagation_root(Propagation::Slave)
         // Below the root, and gone with the old one: what is attached nowhere can't be bound before Linux 6.15.
@@ -19,6 +24,14 @@ pub(super) fn attach(host: &Host) -> Result<RootFd, Error> {
         .and_then(|()| sys::fd::duplicate(&host.root))
         .map(RootFd::from_fd)
         .step(|| "attach the root file system".to_owned())
+}
+
+/// Makes it `/`, and nothing else reachable: where the mount namespace is the creator's own, only as far as chroot(2) goes.
+pub(super) fn enter(plan: &Plan, root: &RootFd) -> Result<(), Error> {
+    match plan.namespaces.mount.is_private() {
+        true => pivot_root_to(root).step(|| "pivot into the root file system".to_owned()),
+        false => change_root_to(root).step(|| "change into the root file system".to_owned()),
+    }
 }
 
 /// `rootfsPropagation`, on what is `/` now. Private and slave are what a new root without peers is already.

@@ -28,7 +28,7 @@ impl Namespace {
 /// The namespaces of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Namespaces {
-    /// Mounts; never inherited.
+    /// Mounts. Where they are inherited the container's own are attached nowhere: its root is a tree by itself.
     pub mount: Namespace,
     /// Process ids.
     pub pid: Namespace,
@@ -72,10 +72,10 @@ impl Namespaces {
                 _ => Namespace::New,
             };
         }
-        if !namespaces.mount.is_private() {
+        if !namespaces.mount.is_private() && namespaces.user.is_private() {
             return Err(invalid(
                 "linux.namespaces",
-                "a mount namespace is needed: without one the container's mounts would be made on the host",
+                "a user namespace needs a mount namespace: its root may not mount anything on the host",
             ));
         }
         Ok(namespaces)

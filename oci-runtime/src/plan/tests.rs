@@ -130,11 +130,11 @@ fn file_systems_of_the_container_have_its_selinux_context() {
 }
 
 #[test]
-fn a_container_without_its_own_mounts_is_refused() {
+fn namespaces_that_do_not_fit_together_are_refused() {
     check_refused(
         "/linux/namespaces",
-        json!([{"type": "pid"}]),
-        "linux.namespaces: a mount namespace is needed: without one the container's mounts would be made on the host",
+        json!([{"type": "user"}]),
+        "linux.namespaces: a user namespace needs a mount namespace: its root may not mount anything on the host",
     );
     check_refused(
         "/linux/namespaces",

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::{World, output, write};
+use tests::{World, eventually, output, write};
 
 use super::bundle::{Bundle, message};
 
@@ -47,6 +47,41 @@ fn a_container_that_may_trace_and_stop_an_exec_at_birth_finds_nothing_of_the_hos
         let set = u64::from_str_radix(line.split_ascii_whitespace().last().unwrap(), 16).unwrap();
         assert_eq!(set >> 16 & 1, 0, "CAP_SYS_MODULE in {line}");
     }
+}
+
+#[test]
+fn a_container_in_the_runtimes_mount_namespace_leaves_no_mount_there() {
+    let world = World::enter();
+    let mut bundle = Bundle::new(&world, "ls / /proc/self/exe; while [ ! -e /done ]; do sleep 0.1; done");
+    let namespaces = ["pid", "uts", "ipc", "network"].map(|kind| json!({"type": kind}));
+    bundle.set("/linux/namespaces", json!(namespaces));
+    if !sys::kernel::is_at_least(sys::kernel::Version { major: 6, minor: 15 }) {
+        assert!(message(&bundle.run()).contains("needs Linux 6.15"), "{:?}", bundle.run());
+        return;
+    }
+    let before = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    let (told, exec, during) = std::thread::scope(|scope| {
+        let run = scope.spawn(|| bundle.run());
+        let state = || output(bundle.runtime().args(["state", &bundle.id])).stdout;
+        eventually("the container runs", Duration::from_secs(10), || state().contains("\"running\""));
+        let exec = output(bundle.runtime().args(["exec", &bundle.id, "true"]));
+        let during = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        write(&bundle.rootfs("done"), "");
+        (run.join().unwrap(), exec, during)
+    });
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(told.stdout.contains("/bin/busybox") || told.stdout.contains("/proc/self/exe"), "{told:?}");
+    assert!(!told.stdout.contains("home"), "the host's root: {told:?}");
+    assert_eq!(during, before);
+    assert!(exec.stderr.contains("shares its mount namespace with the runtime"), "{exec:?}");
+}
+
+#[test]
+fn a_mount_namespace_of_the_host_is_not_joined() {
+    let world = World::enter();
+    let mut bundle = Bundle::new(&world, "true");
+    bundle.set("/linux/namespaces/0", json!({"type": "mount", "path": "/proc/self/ns/mnt"}));
+    assert!(message(&bundle.run()).contains("the mount namespace to join is the host's"), "{:?}", bundle.run());
 }
 
 #[test]
