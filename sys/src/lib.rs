@@ -9,6 +9,7 @@
 pub mod at;
 pub mod bpf;
 pub mod conntrack;
+pub mod copy;
 pub mod credentials;
 pub mod error;
 pub mod fd;

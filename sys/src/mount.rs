@@ -21,8 +21,8 @@ pub use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 use nix::unistd;
 
-pub use self::attributes::{Attr, MountFlags, Propagation, mount_setattr, set_propagation_root};
-pub use self::context::Fs;
+pub use self::attributes::{Attr, MountFlags, Propagation, attributes_of, mount_setattr, set_propagation_root};
+pub use self::context::{Fs, MAX_STRING};
 use crate::error::{Error, Result, c_path, fd, flags, quoted, retry};
 use crate::fd::own;
 use crate::{Errno, at};
@@ -61,6 +61,11 @@ pub fn open_tree(directory: &impl AsFd, path: &Path, how: OpenTree) -> Result<Ow
 pub fn clone_tree(path: impl AsRef<Path>, recursive: bool) -> Result<OwnedFd> {
     let more = if recursive { OpenTree::RECURSIVE } else { OpenTree::empty() };
     open_tree(&fcntl::AT_FDCWD, path.as_ref(), OpenTree::CLONE | more)
+}
+
+/// As [`open_tree`] of the host path `path`.
+pub fn open_tree_at(path: impl AsRef<Path>, how: OpenTree) -> Result<OwnedFd> {
+    open_tree(&fcntl::AT_FDCWD, path.as_ref(), how)
 }
 
 /// A detached bind mount of what `source` refers to, a file or a directory (open_tree(2) with an empty path).

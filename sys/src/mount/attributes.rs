@@ -107,6 +107,36 @@ pub fn mount_setattr(mount: &impl AsFd, recursive: bool, change: &Attr<'_>) -> R
     })
 }
 
+/// The attributes of the mount through which `file` was opened (statvfs(3)).
+///
+/// Read-only it is too if its file system is; a kernel that does not tell of links that are not followed has them followed.
+pub fn attributes_of(file: &impl AsFd) -> Result<MountFlags> {
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the fd is borrowed for the call, and the C library writes a struct statvfs to where it may.
+    let result = unsafe { libc::fstatvfs(file.as_fd().as_raw_fd(), stat.as_mut_ptr()) };
+    Errno::result(result).map_err(|errno| Error::new("fstatfs", errno, fd(file)))?;
+    // SAFETY: all zeroes is a valid struct statvfs, and the call succeeded.
+    let bits = unsafe { stat.assume_init() }.f_flag;
+    // ST_* of linux/statfs.h, of which the C library knows most and keeps all. Strict access times have no bit there.
+    const NOATIME: u64 = 0x400;
+    const RELATIME: u64 = 0x1000;
+    let times = match bits & (NOATIME | RELATIME) {
+        0 => MountFlags::STRICTATIME,
+        NOATIME => MountFlags::NOATIME,
+        _ => MountFlags::empty(),
+    };
+    let named = [
+        (0x1, MountFlags::RDONLY),
+        (0x2, MountFlags::NOSUID),
+        (0x4, MountFlags::NODEV),
+        (0x8, MountFlags::NOEXEC),
+        (0x800, MountFlags::NODIRATIME),
+        (0x2000, MountFlags::NOSYMFOLLOW),
+    ];
+    let set = named.into_iter().filter(|(bit, _)| bits & bit != 0).map(|(_, flag)| flag);
+    Ok(set.fold(times, |all, flag| all | flag))
+}
+
 /// Sets the propagation of `/` and all below it: the first step in a new mount namespace.
 pub fn set_propagation_root(propagation: Propagation) -> Result<()> {
     let how = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;

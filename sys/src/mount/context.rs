@@ -10,6 +10,9 @@ use crate::Errno;
 use crate::error::{Error, Result, fd, flags, quoted};
 use crate::fd::own;
 
+/// The longest value that the kernel takes (fs/fsopen.c).
+pub const MAX_STRING: usize = 255;
+
 /// The commands of fsconfig(2), enum fsconfig_command of linux/mount.h.
 #[derive(Clone, Copy, Debug)]
 #[allow(non_camel_case_types, reason = "printed as strace prints them")]
@@ -115,7 +118,13 @@ impl Fs {
             Err(errno) => {
                 let show = |text: Option<&str>| text.map_or("NULL".to_owned(), |text| quoted(text).to_string());
                 let arguments = format!("{}, {command:?}, {}, {}, {aux}", fd(self), show(key), show(value));
-                Err(self.explain(Error::new("fsconfig", errno, arguments)))
+                let error = self.explain(Error::new("fsconfig", errno, arguments));
+                Err(match value {
+                    Some(value) if value.len() > MAX_STRING => {
+                        error.with_detail(format!("a value has at most {MAX_STRING} bytes"))
+                    }
+                    _ => error,
+                })
             }
         }
     }
