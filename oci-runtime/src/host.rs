@@ -1,7 +1,6 @@
 //! What a container takes from the host, opened before it is cloned: in there, no path of the host is resolved.
 //!
-//! Volumes are copied as detached mounts and get their attributes and propagation here, so that nothing is ever attached
-//! with more rights than it shall have. A source on a file server that does not answer hangs here, under its name.
+//! Volumes are opened as [`volume`] has it.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -16,11 +15,13 @@ use sys::process::Pid;
 use sys::procfs::ProcFd;
 
 use crate::error::{Error, Step};
+use crate::filesystem;
 use crate::id_mapped::map_sources;
 use crate::init::refuse_labels_without_selinux;
 use crate::inputs::{Gate, Inputs, Root};
 use crate::plan::{Device, IdMaps, MountKind, MountPlan, Namespace, NodeKind, Plan, SysctlNamespace};
 use crate::user_namespace::UserNamespace;
+use crate::volume::{self, Bind, Volume};
 
 /// Everything of the host that the container's first process works with.
 pub(crate) struct Host {
@@ -54,14 +55,12 @@ pub(crate) enum Source {
     None,
     /// A volume.
     Bind(Bind),
+    /// A symbolic link, which the container gets as well.
+    Link(PathBuf),
+    /// A file system from a device or directories of the host, detached.
+    Filesystem(OwnedFd),
     /// The container's own directory in every v1 hierarchy, or the one tree of v2.
     Cgroups(Vec<CgroupTree>),
-}
-
-/// A detached bind mount.
-pub(crate) struct Bind {
-    pub(crate) mount: OwnedFd,
-    pub(crate) is_directory: bool,
 }
 
 /// One hierarchy as the container shall see it.
@@ -142,61 +141,28 @@ fn open_sources(
     cgroup: &Cgroup,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Vec<Source>, Error> {
-    let base = base_propagation(plan);
+    let base = volume::base_propagation(plan);
     let mut sources = Vec::with_capacity(plan.mounts.len());
     for mount in &plan.mounts {
         sources.push(match &mount.kind {
             MountKind::Bind { source, recursive } => {
                 let stage = format!("open volume {}", source.display());
                 progress(&stage);
-                Source::Bind(open_bind(source, *recursive, mount, base).step(|| stage)?)
+                match volume::open(source, *recursive, mount, base, &stage)? {
+                    Volume::Bind(bind) => Source::Bind(bind),
+                    Volume::Link(target) => Source::Link(target),
+                }
+            }
+            MountKind::Filesystem { fstype, .. } if filesystem::is_made_from_host(mount) => {
+                let stage = format!("make {fstype} for {}", mount.target.display());
+                progress(&stage);
+                Source::Filesystem(filesystem::make(mount, &[]).step(|| stage)?)
             }
             MountKind::Cgroup => Source::Cgroups(open_cgroups(plan, mount, layout, cgroup)?),
-            MountKind::Filesystem { .. } => Source::None,
+            MountKind::Filesystem { .. } | MountKind::Remount { .. } => Source::None,
         });
     }
     Ok(sources)
-}
-
-fn open_bind(source: &Path, recursive: bool, plan: &MountPlan, base: Option<Propagation>) -> sys::Result<Bind> {
-    let mount = clone_tree(source, recursive)?;
-    configure(&mount, plan, base)?;
-    let is_directory = at::file_type(&at::fstat(&mount)?) == SFlag::S_IFDIR;
-    Ok(Bind { mount, is_directory })
-}
-
-/// Its attributes and propagation.
-fn configure(mount: &OwnedFd, plan: &MountPlan, base: Option<Propagation>) -> sys::Result<()> {
-    let last = |recursive| plan.propagation.iter().rev().find(|change| change.recursive == recursive);
-    // Recursive changes first: what is said of the mount itself counts for it alone.
-    let tree = Attr {
-        set: plan.recursive.set,
-        clr: plan.recursive.clear,
-        propagation: last(true).map(|change| change.kind).or(base),
-        userns: None,
-    };
-    let top = Attr {
-        set: plan.attributes.set,
-        clr: plan.attributes.clear,
-        propagation: last(false).map(|change| change.kind),
-        userns: None,
-    };
-    for (recursive, change) in [(true, tree), (false, top)] {
-        if !change.set.is_empty() || !change.clr.is_empty() || change.propagation.is_some() {
-            mount_setattr(mount, recursive, &change)?;
-        }
-    }
-    Ok(())
-}
-
-/// How volumes share mounts with the host unless they say it themselves: as a slave, so that later mounts of the host
-/// show up, or as `rootfsPropagation` has it. `None` keeps what the host's mount is.
-fn base_propagation(plan: &Plan) -> Option<Propagation> {
-    match plan.root_propagation {
-        None => Some(Propagation::Slave),
-        Some(change) if change.kind == Propagation::Shared => None,
-        Some(change) => Some(change.kind),
-    }
 }
 
 fn open_shared_memory((target, mount): (PathBuf, OwnedFd)) -> Result<(PathBuf, Bind), Error> {

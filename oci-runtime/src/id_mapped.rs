@@ -9,9 +9,10 @@ use sys::mount::{Attr, mount_setattr};
 use sys::procfs::ProcFd;
 
 use crate::error::Error;
-use crate::host::{Bind, Source};
+use crate::host::Source;
 use crate::plan::{IdMapping, IdMaps, MountKind, MountPlan, Plan};
 use crate::user_namespace::UserNamespace;
+use crate::volume::Bind;
 
 /// Maps the volumes of the plan that want it, which are attached nowhere yet.
 pub(crate) fn map_sources(

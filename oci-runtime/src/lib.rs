@@ -22,6 +22,7 @@ pub mod config;
 mod create;
 mod error;
 mod exec;
+mod filesystem;
 mod host;
 mod id_mapped;
 mod init;
@@ -35,6 +36,7 @@ mod seccomp_filter;
 mod state;
 mod status;
 mod user_namespace;
+mod volume;
 
 pub use cgroup;
 pub use create::create;

@@ -14,6 +14,7 @@ mod filters;
 mod hostile;
 mod id_mapped_mounts;
 mod joins;
+mod mount_options;
 mod net_devices;
 mod processes;
 mod races;

@@ -29,6 +29,7 @@ pub(crate) fn load(path: Option<&Path>, log: &mut Log) -> Result<Bundle, Error> 
     let (spec, warnings) = oci_runtime::config::parse(&json)?;
     warnings.iter().for_each(|warning| log.warn(warning));
     let plan = Plan::from_spec(&spec, Some(&path))?;
+    plan.warnings.iter().for_each(|warning| log.warn(warning));
     let filter = plan.seccomp.as_ref().map(Filter::compile).transpose()?;
     Ok(Bundle { path, spec, plan, filter })
 }

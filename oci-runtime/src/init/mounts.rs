@@ -8,15 +8,17 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use sys::Errno;
-use sys::at;
+use sys::at::{self, SFlag};
 use sys::mount::{Attr, Fs, MountFlags, filesystem_magic, mount_setattr, move_mount};
 use sys::rootfd::RootFd;
 
 use super::{cgroup_mount, labels};
 use crate::error::{Error, Step};
-use crate::host::{Bind, Host, Source};
+use crate::filesystem;
+use crate::host::{Host, Source};
 use crate::launch::Channel;
 use crate::plan::{MountKind, MountPlan, NOT_OF_TYPE_PROC, PROC_OVERMOUNTS, Parameter, Plan};
+use crate::volume::Bind;
 
 /// `PROC_SUPER_MAGIC` of linux/magic.h.
 const PROC_MAGIC: i64 = 0x9fa0;
@@ -39,7 +41,9 @@ pub(super) fn make_all(plan: &Plan, host: &Host, root: &RootFd, channel: &Channe
         }
     }
     if let Some((target, bind)) = &host.shared_memory {
-        attach_bind(bind, target, root, &format!("mount shared memory on {}", target.display()))?;
+        let stage = format!("mount shared memory on {}", target.display());
+        let directory = directory(root, target, &stage)?;
+        move_mount(&bind.mount, &directory).step(|| stage)?;
     }
     Ok(terminals)
 }
@@ -50,83 +54,117 @@ fn describe(mount: &MountPlan) -> String {
         MountKind::Bind { source, .. } => format!("bind {} on {target}", source.display()),
         MountKind::Filesystem { fstype, .. } => format!("mount {fstype} on {target}"),
         MountKind::Cgroup => format!("mount cgroup on {target}"),
+        MountKind::Remount { .. } => format!("remount {target}"),
     }
 }
 
 /// Makes and attaches one; the new mount, where a later step needs it.
 fn make(mount: &MountPlan, from_host: &Source, root: &RootFd, stage: &str) -> Result<Option<OwnedFd>, Error> {
+    let step = || stage.to_owned();
     match (&mount.kind, from_host) {
-        (_, Source::Bind(bind)) => attach_bind(bind, &mount.target, root, stage).map(|()| None),
+        (_, Source::Bind(bind)) => attach_bind(bind, mount, root, stage).map(|()| None),
+        (_, Source::Link(points_to)) => make_link(points_to, &mount.target, root).step(step).map(|()| None),
+        (_, Source::Filesystem(made)) => {
+            let target = directory(root, &mount.target, stage)?;
+            move_mount(made, &target).step(step).map(|()| None)
+        }
         (_, Source::Cgroups(trees)) => {
             let target = directory(root, &mount.target, stage)?;
-            cgroup_mount::make(mount, trees, &target).step(|| stage.to_owned()).map(|()| None)
+            cgroup_mount::make(mount, trees, &target).step(step).map(|()| None)
+        }
+        (MountKind::Remount { parameters }, Source::None) => {
+            let target = root.open_path(&mount.target).step(step)?;
+            let target = refuse_inside_proc(target, &mount.target, stage)?;
+            remount(&target, mount, parameters.as_deref()).step(step).map(|()| None)
         }
         (MountKind::Bind { .. } | MountKind::Cgroup, Source::None) => {
             Err(Error::Refused(format!("{stage}: its source was not opened")))
         }
-        (MountKind::Filesystem { fstype, source, parameters }, Source::None) => {
-            let existed = root.open_path(&mount.target).is_ok();
-            let target = match fstype.as_str() {
-                "proc" | "sysfs" => ordinary_directory(root, &mount.target, fstype, stage)?,
-                _ => directory(root, &mount.target, stage)?,
-            };
-            let mode = match fstype == "tmpfs" && existed {
-                true => Some(at::fstat(&target).step(|| stage.to_owned())?.st_mode & 0o7777),
-                false => None,
-            };
-            let made = filesystem(fstype, source.as_deref(), parameters, mode, mount).step(|| stage.to_owned())?;
-            move_mount(&made, &target).step(|| stage.to_owned())?;
-            Ok(Some(made))
-        }
+        (MountKind::Filesystem { fstype, .. }, Source::None) => make_filesystem(fstype, mount, root, stage).map(Some),
     }
 }
 
-/// A new file system, detached, with all its attributes but the deferred one (see [`make_read_only`]).
-fn filesystem(
-    fstype: &str,
-    source: Option<&str>,
-    parameters: &[Parameter],
-    mode: Option<u32>,
-    mount: &MountPlan,
-) -> sys::Result<OwnedFd> {
-    let fs = Fs::open(fstype)?;
-    if let Some(source) = source {
-        fs.set_string("source", source)?;
-    }
+fn make_filesystem(fstype: &str, mount: &MountPlan, root: &RootFd, stage: &str) -> Result<OwnedFd, Error> {
+    let step = || stage.to_owned();
+    let existed = root.open_path(&mount.target).is_ok();
+    let target = match fstype {
+        "proc" | "sysfs" => ordinary_directory(root, &mount.target, fstype, stage)?,
+        _ => directory(root, &mount.target, stage)?,
+    };
     // As runc: a tmpfs over a directory of the image looks like it, unless the config says how.
-    let named = |name: &str| parameters.iter().any(|known| matches!(known, Parameter::Value(key, _) if key == name));
-    if let Some(mode) = mode.filter(|_| !named("mode")) {
-        fs.set_string("mode", &format!("{mode:o}"))?;
+    let mode = match fstype == "tmpfs" && existed {
+        true => Some(at::fstat(&target).step(step)?.st_mode & 0o7777),
+        false => None,
+    };
+    let mode = mode.map(|mode| Parameter::Value("mode".to_owned(), format!("{mode:o}")));
+    let made = filesystem::make(mount, mode.as_slice()).step(step)?;
+    if mount.copy_up && existed {
+        copy_up(mount, &target, &made).step(|| format!("{stage}: copy what the image has there"))?;
     }
-    for parameter in parameters {
-        match parameter {
-            Parameter::Flag(name) => fs.set_flag(name)?,
-            Parameter::Value(name, value) => fs.set_string(name, value)?,
-        };
-    }
-    let mut flags = mount.attributes.set | mount.recursive.set;
-    if is_deferred(mount) {
-        flags -= MountFlags::RDONLY;
-    }
-    let made = fs.mount(flags)?;
-    for change in &mount.propagation {
-        mount_setattr(&made, change.recursive, &Attr { propagation: Some(change.kind), ..Attr::default() })?;
-    }
+    move_mount(&made, &target).step(step)?;
     Ok(made)
 }
 
-fn attach_bind(bind: &Bind, target: &Path, root: &RootFd, stage: &str) -> Result<(), Error> {
+/// Copies from what the mount will cover; an owner or mode that the config names stays the tmpfs's own.
+fn copy_up(mount: &MountPlan, covered: &OwnedFd, made: &OwnedFd) -> sys::Result<()> {
+    let before = at::fstat(made)?;
+    sys::copy::copy_content(covered, made)?;
+    let MountKind::Filesystem { parameters, .. } = &mount.kind else { return Ok(()) };
+    let named = |name: &str| parameters.iter().any(|known| matches!(known, Parameter::Value(key, _) if key == name));
+    let after = at::fstat(made)?;
+    let uid = if named("uid") { before.st_uid } else { after.st_uid };
+    let gid = if named("gid") { before.st_gid } else { after.st_gid };
+    at::fchown(made, uid, gid)?;
+    let mode = if named("mode") { before.st_mode } else { after.st_mode };
+    at::fchmod(made, mode & 0o7777)
+}
+
+/// Changes what is mounted at the target; what is only below a mount is EINVAL.
+fn remount(target: &OwnedFd, mount: &MountPlan, parameters: Option<&[Parameter]>) -> sys::Result<()> {
+    if let Some(parameters) = parameters {
+        let fs = Fs::pick(target)?;
+        fs.set_flag(if mount.attributes.read_only() { "ro" } else { "rw" })?;
+        parameters.iter().try_for_each(|parameter| filesystem::set(&fs, "", parameter))?;
+        fs.reconfigure()?;
+    }
+    mount_setattr(target, false, &mount.attributes.exactly().into())?;
+    if !mount.recursive.is_empty() {
+        mount_setattr(target, true, &mount.recursive.into())?;
+    }
+    mount.propagation.iter().try_for_each(|change| {
+        mount_setattr(target, change.recursive, &Attr { propagation: Some(change.kind), ..Attr::default() })
+    })
+}
+
+/// The same link may be there already.
+fn make_link(points_to: &Path, target: &Path, root: &RootFd) -> sys::Result<()> {
+    root.mkdir_all(target.parent().unwrap_or(Path::new("/")), 0o755)?;
+    match root.symlink(points_to, target) {
+        Err(error) if error.is(Errno::EEXIST) && root.readlink(target).is_ok_and(|link| link == points_to) => Ok(()),
+        made => made,
+    }
+}
+
+fn attach_bind(bind: &Bind, plan: &MountPlan, root: &RootFd, stage: &str) -> Result<(), Error> {
+    let target = &plan.target;
     if target == Path::new("/proc") && filesystem_magic(&bind.mount).step(|| stage.to_owned())? != PROC_MAGIC {
         return Err(Error::Refused(format!("{stage}: {NOT_OF_TYPE_PROC}")));
     }
-    let target = match bind.is_directory {
-        true => directory(root, target, stage)?,
-        false => {
+    let covered = match root.open_path_nofollow(target) {
+        Ok(link) if plan.links.cover_target && is_link(&link).step(|| stage.to_owned())? => {
+            refuse_inside_proc(link, target, stage)?
+        }
+        _ if bind.is_directory => directory(root, target, stage)?,
+        _ => {
             let file = root.ensure_file(target, 0o644).step(|| stage.to_owned())?;
             refuse_inside_proc(file, target, stage)?
         }
     };
-    move_mount(&bind.mount, &target).step(|| stage.to_owned())
+    move_mount(&bind.mount, &covered).step(|| stage.to_owned())
+}
+
+fn is_link(file: &OwnedFd) -> sys::Result<bool> {
+    Ok(at::file_type(&at::fstat(file)?) == SFlag::S_IFLNK)
 }
 
 fn directory(root: &RootFd, target: &Path, stage: &str) -> Result<OwnedFd, Error> {
@@ -148,28 +186,28 @@ fn refuse_inside_proc(opened: OwnedFd, target: &Path, stage: &str) -> Result<Own
 /// For `/proc` and `/sys`: a link there would put the kernel's files where nobody looks for them, and the image's where
 /// everybody does (CVE-2019-19921, CVE-2023-27561, CVE-2025-54867).
 fn ordinary_directory(root: &RootFd, target: &Path, fstype: &str, stage: &str) -> Result<OwnedFd, Error> {
+    let not_ordinary =
+        || Err(Error::Refused(format!("{stage}: filesystem {fstype:?} must be mounted on ordinary directory")));
     match root.open_path_no_symlinks(target) {
         Err(error) if error.is(Errno::ENOENT) => {
             root.mkdir_all(target, 0o755).step(|| stage.to_owned())?;
             root.open_path_no_symlinks(target).step(|| stage.to_owned())
         }
-        Err(error) if error.is(Errno::ELOOP) => {
-            Err(Error::Refused(format!("{stage}: filesystem {fstype:?} must be mounted on ordinary directory")))
+        Err(error) if error.is(Errno::ELOOP) => not_ordinary(),
+        opened => {
+            let opened = opened.step(|| stage.to_owned())?;
+            match at::file_type(&at::fstat(&opened).step(|| stage.to_owned())?) {
+                SFlag::S_IFDIR => Ok(opened),
+                _ => not_ordinary(),
+            }
         }
-        opened => opened.step(|| stage.to_owned()),
     }
-}
-
-/// A read-only tmpfs still has to take the mount points, nodes and links of what comes after it.
-fn is_deferred(mount: &MountPlan) -> bool {
-    matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "tmpfs")
-        && (mount.attributes.read_only() || mount.recursive.read_only())
 }
 
 /// What had to stay writable until everything was in place: tmpfs mounts, and the root itself.
 pub(super) fn make_read_only(plan: &Plan, root: &RootFd) -> Result<(), Error> {
     let read_only = Attr { set: MountFlags::RDONLY, ..Attr::default() };
-    for mount in plan.mounts.iter().filter(|mount| is_deferred(mount)) {
+    for mount in plan.mounts.iter().filter(|mount| filesystem::is_deferred(mount)) {
         let step = || format!("make {} read-only", mount.target.display());
         let target = root.open_path(&mount.target).step(step)?;
         mount_setattr(&target, false, &read_only).step(step)?;

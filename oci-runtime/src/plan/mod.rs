@@ -9,6 +9,7 @@ mod devices;
 mod id_map;
 mod id_mapping;
 mod memory_policy;
+mod mount_options;
 mod mounts;
 mod namespaces;
 mod net_devices;
@@ -33,8 +34,9 @@ pub use devices::{Device, NodeKind};
 pub use id_map::{IdMap, IdMaps, IdRange};
 pub use id_mapping::IdMapping;
 pub use memory_policy::MemoryPolicy;
+pub use mount_options::known_options;
 pub(crate) use mounts::NOT_OF_TYPE_PROC;
-pub use mounts::{Attributes, MountKind, MountPlan, PROC_OVERMOUNTS, Parameter, Propagation, known_options};
+pub use mounts::{Attributes, Links, MountKind, MountPlan, PROC_OVERMOUNTS, Parameter, Propagation};
 pub use namespaces::{Namespace, Namespaces};
 pub use net_devices::NetDevice;
 pub use process::{ProcessPlan, Rlimit};
@@ -83,6 +85,8 @@ pub struct Plan {
     pub seccomp: Option<Profile>,
     /// What runs.
     pub process: ProcessPlan,
+    /// What is strange in the config but no failure, for the caller's log.
+    pub warnings: Vec<String>,
     /// The SELinux context of the file systems that are made for the container.
     pub mount_label: Option<String>,
 }
@@ -152,6 +156,7 @@ impl Plan {
             resources: resources(linux)?,
             seccomp: linux.seccomp().as_ref().map(seccomp::profile).transpose()?,
             process: ProcessPlan::joining(process, &ContainerWide::from_spec(spec))?,
+            warnings: warnings(spec),
             mount_label,
             time_offsets: time_offsets::from_spec(&namespaces.time, linux.time_offsets().as_ref())?,
             net_devices: net_devices::from_spec(&namespaces.network, linux.net_devices().as_ref())?,
@@ -238,6 +243,20 @@ fn mounts(spec: &Spec, bundle: Option<&Path>, namespaces: &Namespaces) -> Result
         plans.push(plan);
     }
     Ok(plans)
+}
+
+/// The words are runc's.
+fn warnings(spec: &Spec) -> Vec<String> {
+    let destinations = spec.mounts().iter().flatten().map(|mount| mount.destination());
+    let relative = destinations.filter(|destination| !destination.is_absolute());
+    let warning = |destination: &PathBuf| {
+        format!(
+            "mount destination {} is not absolute. Support for non-absolute mount destinations will be removed in a \
+             future release.",
+            destination.display()
+        )
+    };
+    relative.map(warning).collect()
 }
 
 fn is_dev_of_host(mount: &MountPlan) -> bool {

@@ -1,15 +1,12 @@
-//! `mounts`: each entry's kind, and its options sorted into what the mount API takes them as.
-//!
-//! An option is one of four things: an attribute of the mount (`ro`, `nosuid`, …), the same for the whole tree below
-//! it (`rro`, …), its propagation, or a parameter for the file system itself. The names are those that `mount(8)` and
-//! the runtime-spec know; `orlop-runtime features` prints [`known_options`].
+//! `mounts`: what each entry mounts, where and how.
 
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::Mount;
-use sys::mount::{MountFlags, Propagation as PropagationKind};
+use sys::mount::{Attr, MountFlags, Propagation as PropagationKind};
 
-use super::id_mapping::{IdMapped, IdMapping};
+use super::id_mapping::IdMapping;
+use super::mount_options::Options;
 use super::{PlanError, invalid, unsupported};
 
 /// A mount to make.
@@ -21,12 +18,31 @@ pub struct MountPlan {
     pub kind: MountKind,
     /// Attributes of the mount itself.
     pub attributes: Attributes,
+    /// Attributes that the options do not name are cleared, but for access times. As in runc, this is so for a bind mount whose
+    /// options name any, and for a mount that is changed: what is mounted looks as it was asked for, wherever it comes from.
+    pub exact: bool,
     /// Attributes of it and of all mounts below it.
     pub recursive: Attributes,
     /// Changes of propagation, in order.
     pub propagation: Vec<Propagation>,
     /// Whose owners it shows.
     pub id_mapping: Option<IdMapping>,
+    /// A tmpfs begins with what the image has at its place.
+    pub copy_up: bool,
+    /// What is done about symbolic links.
+    pub links: Links,
+}
+
+/// What is done about symbolic links at either end of a mount, whose last component is followed else. The names of the
+/// options, and the idea, are crun's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Links {
+    /// A source that is a link is not mounted but made again in the container.
+    pub copy: bool,
+    /// A source that is a link is mounted itself.
+    pub mount_source: bool,
+    /// A target that is a link is covered itself.
+    pub cover_target: bool,
 }
 
 /// What is mounted.
@@ -50,6 +66,11 @@ pub enum MountKind {
     },
     /// The container's own cgroups, in the host's layout.
     Cgroup,
+    /// What is mounted at the target already is changed (`remount`).
+    Remount {
+        /// Parameters of its file system; `None` with `bind`: only the mount is changed.
+        parameters: Option<Vec<Parameter>>,
+    },
 }
 
 /// A parameter for `fsconfig`.
@@ -81,21 +102,45 @@ impl Attributes {
         self.set.contains(MountFlags::RDONLY)
     }
 
-    fn apply(&mut self, change: Change) {
-        match change {
-            Change::Set(bit) => {
-                self.set |= bit;
-                self.clear -= bit;
-            }
-            Change::Clear(bit) => {
-                self.clear |= bit;
-                self.set -= bit;
-            }
-            Change::AccessTime(mode) => {
-                self.set = (self.set - MountFlags::ATIME) | mode;
-                self.clear |= MountFlags::ATIME;
-            }
+    /// With all that is not named cleared. Access times are named as a whole or stay as they are.
+    pub fn exactly(self) -> Attributes {
+        const ALL: MountFlags = MountFlags::RDONLY
+            .union(MountFlags::NOSUID)
+            .union(MountFlags::NODEV)
+            .union(MountFlags::NOEXEC)
+            .union(MountFlags::NOSYMFOLLOW);
+        let mut clear = self.clear | ALL;
+        if self.names_access_time() {
+            clear |= MountFlags::ATIME | MountFlags::NODIRATIME;
         }
+        Attributes { set: self.set, clear: (clear - self.set) | (clear & MountFlags::ATIME) }
+    }
+
+    /// What can be changed of a mount whose attributes may not be taken away, because they are those that a user namespace was
+    /// given it with: they stay, unless the options want them gone.
+    ///
+    /// # Errors
+    /// What stands against it.
+    pub fn beside(self, locked: MountFlags) -> Result<Attributes, String> {
+        let times = MountFlags::ATIME | MountFlags::NODIRATIME;
+        let stuck = locked & (self.clear - times);
+        if !stuck.is_empty() {
+            return Err(format!("cannot clear locked flags {stuck:?}"));
+        }
+        if self.names_access_time() && self.set & times != locked & times {
+            return Err(format!("cannot change locked atime flags {:?}", locked & times));
+        }
+        Ok(Attributes { set: self.set - times, clear: MountFlags::empty() })
+    }
+
+    fn names_access_time(self) -> bool {
+        self.clear.intersects(MountFlags::ATIME) || self.set.contains(MountFlags::NODIRATIME)
+    }
+}
+
+impl From<Attributes> for Attr<'_> {
+    fn from(attributes: Attributes) -> Self {
+        Attr { set: attributes.set, clr: attributes.clear, ..Attr::default() }
     }
 }
 
@@ -125,155 +170,67 @@ impl Propagation {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Change {
-    Set(MountFlags),
-    Clear(MountFlags),
-    AccessTime(MountFlags),
-}
-
-/// Attribute options; each but `defaults`-like ones also exists with an `r` in front, for the whole tree.
-const ATTRIBUTES: [(&str, Change); 18] = [
-    ("ro", Change::Set(MountFlags::RDONLY)),
-    ("rw", Change::Clear(MountFlags::RDONLY)),
-    ("nosuid", Change::Set(MountFlags::NOSUID)),
-    ("suid", Change::Clear(MountFlags::NOSUID)),
-    ("nodev", Change::Set(MountFlags::NODEV)),
-    ("dev", Change::Clear(MountFlags::NODEV)),
-    ("noexec", Change::Set(MountFlags::NOEXEC)),
-    ("exec", Change::Clear(MountFlags::NOEXEC)),
-    ("nodiratime", Change::Set(MountFlags::NODIRATIME)),
-    ("diratime", Change::Clear(MountFlags::NODIRATIME)),
-    ("nosymfollow", Change::Set(MountFlags::NOSYMFOLLOW)),
-    ("symfollow", Change::Clear(MountFlags::NOSYMFOLLOW)),
-    ("relatime", Change::AccessTime(MountFlags::empty())),
-    ("norelatime", Change::AccessTime(MountFlags::empty())),
-    ("noatime", Change::AccessTime(MountFlags::NOATIME)),
-    ("atime", Change::AccessTime(MountFlags::empty())),
-    ("strictatime", Change::AccessTime(MountFlags::STRICTATIME)),
-    ("nostrictatime", Change::AccessTime(MountFlags::empty())),
-];
-
-/// Options of a superblock that `fsconfig` takes as flags for every file system. A bind mount has none of its own,
-/// there they change nothing, as with `mount(8)`.
-const SUPERBLOCK: [&str; 9] =
-    ["sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand", "iversion", "noiversion"];
-
-/// Options that say nothing to the mount API: the default, and how loudly `mount(2)` may log.
-const IGNORED: [&str; 3] = ["defaults", "silent", "loud"];
-
-const PROPAGATIONS: [&str; 8] =
-    ["private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"];
-
-/// All options that are understood apart from a file system's own, as `features` lists them; sorted.
-pub fn known_options() -> Vec<String> {
-    let attributes = ATTRIBUTES.iter().map(|(name, _)| name.to_string());
-    let recursive = ATTRIBUTES.iter().map(|(name, _)| format!("r{name}"));
-    let plain = SUPERBLOCK.iter().chain(&IGNORED).chain(&PROPAGATIONS).chain(&["bind", "rbind"]);
-    let mut all: Vec<String> = attributes.chain(recursive).chain(plain.map(|name| name.to_string())).collect();
-    all.sort();
-    all
-}
-
 impl MountPlan {
     pub(super) fn from_spec(mount: &Mount, field: &str) -> Result<MountPlan, PlanError> {
         let target = clean(mount.destination());
         check_target(&target, field)?;
         let options = Options::parse(mount.options().as_deref().unwrap_or_default(), field)?;
-        let fstype = mount.typ().as_deref().unwrap_or_default();
-        let source = mount.source().clone().filter(|source| !source.as_os_str().is_empty());
-        let kind = match (options.bind, fstype) {
-            (Some(recursive), _) => bind(source, recursive, field)?,
-            (None, "bind") => bind(source, false, field)?,
-            (None, "cgroup") => MountKind::Cgroup,
-            (None, "" | "none") => return Err(invalid(format!("{field}.type"), "missing, and it is no bind mount")),
-            (None, fstype) => MountKind::Filesystem {
-                fstype: fstype.to_owned(),
-                source: source.map(|source| source.to_string_lossy().into_owned()),
-                parameters: options.parameters,
-            },
-        };
+        let kind = kind(mount, &options, field)?;
         // What covers all of procfs would answer the runtime's and the program's questions in its place (CVE-2019-16884). Whether
         // the source of a bind mount is one shows when it is opened.
         let procfs = matches!(&kind, MountKind::Filesystem { fstype, .. } if fstype == "proc");
-        if target == Path::new("/proc") && !procfs && !matches!(kind, MountKind::Bind { .. }) {
+        let elsewhere = matches!(kind, MountKind::Bind { .. } | MountKind::Remount { .. });
+        if target == Path::new("/proc") && !procfs && !elsewhere {
             return Err(invalid(format!("{field}.destination"), NOT_OF_TYPE_PROC));
         }
         let id_mapping = IdMapping::from_spec(mount, options.id_mapped, field)?;
         if id_mapping.is_some() && !matches!(kind, MountKind::Bind { .. }) {
             return Err(unsupported(field, "only bind mounts can be id-mapped"));
         }
+        let exact = match kind {
+            MountKind::Bind { .. } => options.changes_mount,
+            MountKind::Remount { .. } => true,
+            MountKind::Filesystem { .. } | MountKind::Cgroup => false,
+        };
+        let is_tmpfs = matches!(&kind, MountKind::Filesystem { fstype, .. } if fstype == "tmpfs");
         Ok(MountPlan {
             target,
             kind,
             id_mapping,
             attributes: options.attributes,
+            exact,
             recursive: options.recursive,
             propagation: options.propagation,
+            // As in runc, another file system has what it has.
+            copy_up: options.copy_up && is_tmpfs,
+            links: options.links,
         })
     }
 }
 
-fn bind(source: Option<PathBuf>, recursive: bool, field: &str) -> Result<MountKind, PlanError> {
-    match source {
-        Some(source) => Ok(MountKind::Bind { source, recursive }),
-        None => Err(invalid(format!("{field}.source"), "missing for a bind mount")),
+fn kind(mount: &Mount, options: &Options, field: &str) -> Result<MountKind, PlanError> {
+    let fstype = mount.typ().as_deref().unwrap_or_default();
+    let source = mount.source().clone().filter(|source| !source.as_os_str().is_empty());
+    let bind = options.bind.or((fstype == "bind").then_some(false));
+    if bind.is_some() && !options.parameters.is_empty() {
+        // runc's words. The kernel would ignore them.
+        let reason = "bind mounts cannot have any filesystem-specific options applied";
+        return Err(invalid(format!("{field}.options"), reason));
     }
-}
-
-#[derive(Default)]
-struct Options {
-    bind: Option<bool>,
-    attributes: Attributes,
-    recursive: Attributes,
-    propagation: Vec<Propagation>,
-    parameters: Vec<Parameter>,
-    id_mapped: Option<IdMapped>,
-}
-
-impl Options {
-    fn parse(list: &[String], field: &str) -> Result<Options, PlanError> {
-        let mut options = Options::default();
-        for name in list {
-            options.add(name, field)?;
-        }
-        Ok(options)
-    }
-
-    fn add(&mut self, name: &str, field: &str) -> Result<(), PlanError> {
-        let change = |name: &str| ATTRIBUTES.iter().find(|(known, _)| *known == name).map(|(_, change)| *change);
-        if let Some(change) = change(name) {
-            self.attributes.apply(change);
-        } else if let Some(propagation) = Propagation::parse(name) {
-            self.propagation.push(propagation);
-        } else if let Some(change) = name.strip_prefix('r').and_then(change) {
-            self.recursive.apply(change);
-        } else if SUPERBLOCK.contains(&name) {
-            self.parameters.push(Parameter::Flag(name.to_owned()));
-        } else {
-            match name {
-                "bind" => self.bind = Some(self.bind.unwrap_or(false)),
-                "rbind" => self.bind = Some(true),
-                "tmpcopyup" => return Err(unsupported(format!("{field}.options"), "tmpcopyup is not built yet")),
-                "remount" => return Err(unsupported(format!("{field}.options"), "remount: mount it as it should be")),
-                "idmap" => self.id_mapped = Some(IdMapped::default()),
-                "ridmap" => self.id_mapped = Some(IdMapped { recursive: true, ..IdMapped::default() }),
-                name if name.starts_with("idmap=") => self.id_mapped = Some(IdMapped::parse(name, field)?),
-                name if IGNORED.contains(&name) => {}
-                name => self.parameters.push(parameter(name, field)?),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn parameter(option: &str, field: &str) -> Result<Parameter, PlanError> {
-    match option.split_once('=') {
-        _ if option.contains('\0') => Err(invalid(format!("{field}.options"), "holds a NUL")),
-        Some(("", _)) => Err(invalid(format!("{field}.options"), format!("{option:?} has no name"))),
-        None if option.is_empty() => Err(invalid(format!("{field}.options"), "holds an empty option")),
-        Some((name, value)) => Ok(Parameter::Value(name.to_owned(), value.to_owned())),
-        None => Ok(Parameter::Flag(option.to_owned())),
+    let parameters = || options.superblock.iter().chain(&options.parameters).cloned().collect();
+    match (bind, fstype) {
+        _ if options.remount => Ok(MountKind::Remount { parameters: bind.is_none().then(parameters) }),
+        (Some(recursive), _) => match source {
+            Some(source) => Ok(MountKind::Bind { source, recursive }),
+            None => Err(invalid(format!("{field}.source"), "missing for a bind mount")),
+        },
+        (None, "cgroup") => Ok(MountKind::Cgroup),
+        (None, "" | "none") => Err(invalid(format!("{field}.type"), "missing, and it is no bind mount")),
+        (None, fstype) => Ok(MountKind::Filesystem {
+            fstype: fstype.to_owned(),
+            source: source.map(|source| source.to_string_lossy().into_owned()),
+            parameters: parameters(),
+        }),
     }
 }
 
@@ -324,61 +281,8 @@ fn check_target(target: &Path, field: &str) -> Result<(), PlanError> {
 mod tests {
     use super::*;
 
-    const NONE: MountFlags = MountFlags::empty();
-
     fn plan(json: &str) -> Result<MountPlan, PlanError> {
         MountPlan::from_spec(&serde_json::from_str(json).unwrap(), "mounts[0]")
-    }
-
-    fn options(list: &str) -> Options {
-        let list: Vec<String> = list.split(',').map(str::to_owned).collect();
-        Options::parse(&list, "mounts[0]").unwrap()
-    }
-
-    #[track_caller]
-    fn check_attributes(list: &str, set: MountFlags, clear: MountFlags) {
-        assert_eq!(options(list).attributes, Attributes { set, clear }, "{list}");
-        let recursive: Vec<String> = list.split(',').map(|name| format!("r{name}")).collect();
-        assert_eq!(options(&recursive.join(",")).recursive, Attributes { set, clear }, "recursive {list}");
-    }
-
-    #[test]
-    fn attribute_options_set_and_clear_and_the_last_one_wins() {
-        check_attributes("ro", MountFlags::RDONLY, NONE);
-        check_attributes("ro,rw", NONE, MountFlags::RDONLY);
-        check_attributes("rw,ro", MountFlags::RDONLY, NONE);
-        let three = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        check_attributes("nosuid,nodev,noexec", three, NONE);
-        check_attributes("nosuid,nodev,noexec,exec,dev,suid", NONE, three);
-        check_attributes("nosymfollow", MountFlags::NOSYMFOLLOW, NONE);
-    }
-
-    #[test]
-    fn access_time_options_replace_each_other() {
-        check_attributes("noatime", MountFlags::NOATIME, MountFlags::ATIME);
-        check_attributes("noatime,strictatime", MountFlags::STRICTATIME, MountFlags::ATIME);
-        check_attributes("strictatime,relatime", NONE, MountFlags::ATIME);
-        check_attributes("noatime,atime,nodiratime", MountFlags::NODIRATIME, MountFlags::ATIME);
-    }
-
-    #[test]
-    fn names_that_begin_with_r_are_not_mistaken_for_recursive_ones() {
-        let options = options("relatime,rprivate,rbind");
-        assert!(options.recursive.is_empty());
-        assert_eq!(options.propagation, [Propagation { kind: PropagationKind::Private, recursive: true }]);
-        assert_eq!(options.bind, Some(true));
-        assert!(options.parameters.is_empty());
-    }
-
-    #[test]
-    fn the_rest_is_for_the_file_system() {
-        let options = options("mode=755,size=65536k,newinstance,sync,defaults");
-        let value = |name: &str, value: &str| Parameter::Value(name.to_owned(), value.to_owned());
-        let flag = |name: &str| Parameter::Flag(name.to_owned());
-        assert_eq!(
-            options.parameters,
-            [value("mode", "755"), value("size", "65536k"), flag("newinstance"), flag("sync")]
-        );
     }
 
     #[test]
@@ -393,6 +297,44 @@ mod tests {
         let error = |json: &str| plan(json).unwrap_err().to_string();
         assert_eq!(error(r#"{"destination":"/x"}"#), "mounts[0].type: missing, and it is no bind mount");
         assert_eq!(error(r#"{"destination":"/x","type":"bind"}"#), "mounts[0].source: missing for a bind mount");
+    }
+
+    #[test]
+    fn a_bind_mount_has_just_what_its_options_name_once_they_name_any() {
+        let plan = |options: &str| {
+            let json = format!(r#"{{"destination":"/x","type":"bind","source":"/a","options":[{options}]}}"#);
+            plan(&json).unwrap()
+        };
+        assert!(
+            !plan(r#""rbind","rprivate","rro""#).exact
+                && plan(r#""bind","rw""#).exact
+                && plan(r#""bind","sync""#).exact
+        );
+        let all =
+            MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOSYMFOLLOW;
+        let exactly = |options: &str| plan(options).attributes.exactly();
+        assert_eq!(exactly(r#""bind","ro""#), Attributes { set: MountFlags::RDONLY, clear: all - MountFlags::RDONLY });
+        let times = MountFlags::ATIME | MountFlags::NODIRATIME;
+        assert_eq!(exactly(r#""bind","noatime""#), Attributes { set: MountFlags::NOATIME, clear: all | times });
+    }
+
+    #[test]
+    fn what_is_locked_stays_unless_the_options_want_it_gone() {
+        let beside = |options: &str, locked: MountFlags| {
+            let json = format!(r#"{{"destination":"/x","type":"bind","source":"/a","options":["bind",{options}]}}"#);
+            plan(&json).unwrap().attributes.beside(locked)
+        };
+        let locked = MountFlags::NODEV | MountFlags::NOATIME;
+        let ro = Attributes { set: MountFlags::RDONLY, ..Attributes::default() };
+        assert_eq!(beside(r#""ro""#, locked), Ok(ro));
+        assert_eq!(beside(r#""ro","noatime""#, locked), Ok(ro));
+        assert_eq!(
+            beside(r#""rw""#, MountFlags::RDONLY),
+            Err("cannot clear locked flags MountFlags(RDONLY)".to_owned())
+        );
+        assert!(beside(r#""ro","dev""#, locked).is_err());
+        let changed = beside(r#""relatime""#, locked).unwrap_err();
+        assert!(changed.starts_with("cannot change locked atime flags"), "{changed}");
     }
 
     #[test]

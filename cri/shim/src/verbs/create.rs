@@ -148,7 +148,9 @@ fn plan(spec: &OwnedFd) -> std::result::Result<Plan, Failure> {
     let invalid = |error: &dyn std::error::Error| failure(ErrorKind::Invalid, chain(error));
     let (spec, warnings) = oci_runtime::config::parse(&document).map_err(|error| invalid(&error))?;
     warnings.iter().for_each(|warning| note(format_args!("{warning}")));
-    Plan::from_spec(&spec, None).map_err(|error| super::plan_failure(&error))
+    let plan = Plan::from_spec(&spec, None).map_err(|error| super::plan_failure(&error))?;
+    plan.warnings.iter().for_each(|warning| note(format_args!("{warning}")));
+    Ok(plan)
 }
 
 /// What the shim has to know of the spec.
