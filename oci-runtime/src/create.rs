@@ -1,5 +1,7 @@
 //! Creating a container: everything but running its program.
 
+use std::cell::RefCell;
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use cgroup::{Cgroup, Layout};
@@ -9,15 +11,16 @@ use sys::procfs::ProcFd;
 
 use crate::agent;
 use crate::error::{Error, Step};
+use crate::hooks::{self, Series};
 use crate::host::{self, Host};
 use crate::init::{self, Init, Settings};
 use crate::inputs::{Created, Gate, Inputs, StdioFds};
 use crate::launch::{Asked, Launch, Launched, launch};
 use crate::net_devices;
 use crate::own_image;
-use crate::plan::{Namespace, Plan};
+use crate::plan::{Hooks, Namespace, Plan};
 use crate::seccomp_filter::{Filter, Listener};
-use crate::state::{Identity, Status};
+use crate::state::{Identity, State, Status};
 use crate::status::Request;
 
 /// Creates the container: on success its first process waits behind [`Inputs::gate`], ready to run the program.
@@ -82,23 +85,26 @@ fn start(
     (inputs.progress)("clone the container's process");
     let listener = settings.seccomp.as_ref().and_then(|filter| filter.listener.clone());
     let net_devices = plan.net_devices.clone();
-    let init = Init { plan, host, cgroup, stdio, settings };
+    let hooks = plan.hooks.clone();
+    let identity = std::mem::take(&mut inputs.identity);
+    let init = Init { plan, host, cgroup, stdio, settings, identity: identity.clone() };
     let mut launched = launch(&how, |channel| init::run(init, channel))?;
     launched.announce(inputs.born.as_deref_mut());
     if let Some(procfs) = procfs {
         launched = launched.follow(&procfs, &mut inputs.progress)?;
         launched.announce(inputs.born.take());
     }
-    let identity = &inputs.identity;
+    let creator = Creator { hooks, identity, environment: std::mem::take(&mut inputs.environment), listener };
+    let progress = RefCell::new(inputs.progress);
     let mut moved = None;
     let mut attend = |asked: Asked<'_>| match asked {
         Asked { request: Request::NetDevices, fd: Some(namespace), .. } => {
             moved = Some(net_devices::move_all(&net_devices, namespace)?);
             Ok(())
         }
-        asked => attend(&asked, identity, listener.as_ref()),
+        asked => creator.attend(&asked, &mut |stage| (progress.borrow_mut())(stage)),
     };
-    let console = launched.hear(&mut inputs.progress, &mut attend);
+    let console = launched.hear(&mut |stage| (progress.borrow_mut())(stage), &mut attend);
     let created = console.and_then(|console| finish(launched, console, inputs.gate == Gate::Pipe));
     created.inspect_err(|_| moved.iter().for_each(net_devices::Moved::undo))
 }
@@ -107,14 +113,33 @@ fn duplicate(procfs: &ProcFd) -> Result<ProcFd, Error> {
     sys::fd::duplicate(procfs).and_then(ProcFd::from_fd).step(|| "keep the private procfs".to_owned())
 }
 
-/// What the creator does for the process that it made.
-fn attend(asked: &Asked<'_>, identity: &Identity, listener: Option<&Listener>) -> Result<(), Error> {
-    match (asked.request, listener) {
-        (Request::Listener(number), Some(listener)) => {
-            let state = identity.state(Status::Creating, asked.process.pid.as_raw());
-            agent::hand_over(listener, asked, number, state)
+/// What the creator needs for what the process that it made may ask for.
+struct Creator {
+    hooks: Hooks,
+    identity: Identity,
+    /// For hooks without one of their own.
+    environment: Vec<CString>,
+    listener: Option<Listener>,
+}
+
+impl Creator {
+    fn attend(&self, asked: &Asked<'_>, progress: &mut dyn FnMut(&str)) -> Result<(), Error> {
+        let state = self.identity.state(Status::Creating, asked.process.pid.as_raw());
+        match (asked.request, &self.listener) {
+            (Request::Listener(number), Some(listener)) => agent::hand_over(listener, asked, number, state),
+            (Request::Hooks, _) => self.run_hooks(&state, progress),
+            _ => Err(unknown(asked)),
         }
-        _ => Err(unknown(asked)),
+    }
+
+    /// Those of the creator's own namespaces.
+    fn run_hooks(&self, state: &State<'_>, progress: &mut dyn FnMut(&str)) -> Result<(), Error> {
+        let alone = hooks::alone()?;
+        let lists = [("prestart", &self.hooks.prestart), ("createRuntime", &self.hooks.create_runtime)];
+        let bundle = hooks::open_bundle(state);
+        lists.into_iter().try_for_each(|(kind, hooks)| {
+            Series::of_caller(kind, hooks, bundle.as_ref(), &self.environment).run(state, &alone, progress)
+        })
     }
 }
 

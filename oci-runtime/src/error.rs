@@ -31,6 +31,17 @@ pub enum Error {
     /// The container has ended, before or while it was joined.
     #[error("the container is not running")]
     NotRunning(#[source] Box<Error>),
+    /// A hook failed.
+    #[error("error running {kind} hook #{index}")]
+    Hook {
+        /// `createRuntime`, …
+        kind: &'static str,
+        /// Its place in the config's list.
+        index: usize,
+        /// How.
+        #[source]
+        source: Box<crate::hooks::HookError>,
+    },
     /// Refused by us.
     #[error("{0}")]
     Refused(String),

@@ -13,6 +13,7 @@ use sys::mount::{Attr, Fs, MountFlags, Propagation, clone_fd, clone_tree, mount_
 use sys::namespace::Kind as NamespaceKind;
 use sys::process::Pid;
 use sys::procfs::ProcFd;
+use sys::rootfd::RootFd;
 
 use crate::error::{Error, Step};
 use crate::filesystem;
@@ -27,6 +28,8 @@ use crate::volume::{self, Bind, Volume};
 pub(crate) struct Host {
     /// The root file system, detached.
     pub(crate) root: OwnedFd,
+    /// Where it is attached until it is the only one: there hooks look for it. `None` if none does.
+    pub(crate) root_at: Option<RootAt>,
     /// For each mount of the plan, what it takes from the host.
     pub(crate) sources: Vec<Source>,
     /// The pod's shared memory, detached, and where it goes.
@@ -81,6 +84,7 @@ pub(crate) struct Fifo {
 impl Host {
     /// Opens it all.
     pub(crate) fn open(plan: &Plan, inputs: &mut Inputs<'_>, layout: &Layout, cgroup: &Cgroup) -> Result<Host, Error> {
+        let root_at = root_at(plan, inputs)?;
         let progress = &mut *inputs.progress;
         let procfs = ProcFd::open().step(|| "open a private procfs".to_owned())?;
         refuse_labels_without_selinux(plan, &procfs)?;
@@ -95,6 +99,7 @@ impl Host {
         let sources = open_sources(plan, layout, cgroup, progress)?;
         map_sources(plan, &sources, user.as_ref(), &procfs)?;
         Ok(Host {
+            root_at,
             root: open_root(&mut inputs.root, progress)?,
             sources,
             shared_memory: inputs.shared_memory.take().map(open_shared_memory).transpose()?,
@@ -114,6 +119,25 @@ impl Host {
     pub(crate) fn open_null(&self) -> sys::Result<OwnedFd> {
         at::reopen(&self.null, OFlag::O_RDWR)
     }
+}
+
+/// A path of the host, with what makes sure that it is still the same in a copy of the host's mounts.
+pub(crate) struct RootAt {
+    pub(crate) path: PathBuf,
+    pub(crate) is: at::FileStat,
+}
+
+fn root_at(plan: &Plan, inputs: &Inputs<'_>) -> Result<Option<RootAt>, Error> {
+    let path = match (&inputs.root, &inputs.root_at) {
+        (Root::Path(path), _) | (_, Some(path)) if plan.hooks.see_root() => path,
+        _ => return Ok(None),
+    };
+    let step = || format!("look at root {}", path.display());
+    // Hooks of the CDI look for the path without links.
+    let path = path.canonicalize().map_err(|error| sys::Error::from_io("realpath", &error, format_args!("{path:?}")));
+    let path = path.step(step)?;
+    let is = RootFd::open(&path).and_then(|directory| at::fstat(&directory)).step(step)?;
+    Ok(Some(RootAt { path, is }))
 }
 
 fn open_root(root: &mut Root, progress: &mut dyn FnMut(&str)) -> Result<OwnedFd, Error> {

@@ -1,5 +1,6 @@
 //! What [`create`](crate::create) and [`exec`](crate::exec) are given besides the plan, and what they give back.
 
+use std::ffi::CString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -12,6 +13,11 @@ use crate::state::Identity;
 pub struct Inputs<'a> {
     /// Whose process it is, for hooks and seccomp agents.
     pub identity: Identity,
+    /// What hooks in the caller's namespaces have that are given no environment of their own.
+    pub environment: Vec<CString>,
+    /// Where hooks find the root file system in the container's mount namespace if it is none of [`Root::Path`]: an empty
+    /// directory. They find it nowhere without one.
+    pub root_at: Option<PathBuf>,
     /// The root file system.
     pub root: Root,
     /// Standard streams; ignored when the process has a terminal.
@@ -53,6 +59,8 @@ impl<'a> Inputs<'a> {
     pub fn new(root: Root, progress: &'a mut dyn FnMut(&str)) -> Self {
         Inputs {
             identity: Identity::default(),
+            environment: Vec::new(),
+            root_at: None,
             root,
             stdio: StdioFds::default(),
             seccomp: None,

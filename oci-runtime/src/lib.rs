@@ -23,6 +23,7 @@ mod create;
 mod error;
 mod exec;
 mod filesystem;
+pub mod hooks;
 mod host;
 mod id_mapped;
 mod init;

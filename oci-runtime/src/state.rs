@@ -37,11 +37,23 @@ pub struct State<'a> {
     oci_version: &'static str,
     id: &'a str,
     status: Status,
-    /// In the caller's PID namespace.
+    /// In the caller's PID namespace; 0, which is not told, if there is none any more.
+    #[serde(skip_serializing_if = "is_zero")]
     pid: i32,
     bundle: &'a Path,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: &'a BTreeMap<String, String>,
+}
+
+fn is_zero(pid: &i32) -> bool {
+    *pid == 0
+}
+
+impl State<'_> {
+    /// The directory of the container's config.
+    pub(crate) fn bundle(&self) -> &Path {
+        self.bundle
+    }
 }
 
 impl Identity {
@@ -68,6 +80,6 @@ mod tests {
             "bundle": "/b", "annotations": {"k": "v"}});
         assert_eq!(json, expected);
         let bare = serde_json::to_value(Identity::default().state(Status::Stopped, 0)).unwrap();
-        assert!(bare.get("annotations").is_none());
+        assert!(bare.get("annotations").is_none() && bare.get("pid").is_none());
     }
 }

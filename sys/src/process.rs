@@ -20,7 +20,9 @@ pub use self::attributes::{
     change_directory, execve, exit_now, join_new_session_keyring, set_child_subreaper, set_dumpable, set_name,
     set_pdeathsig, set_personality, set_session,
 };
-pub use self::clone::{Child, CloneArgs, Fork, SingleThread, clone3, clone3_alone, fork, require_single_thread};
+pub use self::clone::{
+    Child, CloneArgs, Fork, SingleThread, clone3, clone3_alone, fork, fork_alone, require_single_thread,
+};
 pub(crate) use self::identity::parse;
 pub use self::identity::{Process, Stat, start_time, stat};
 pub use self::pidfd::PidFd;

@@ -11,6 +11,7 @@ mod attributes;
 mod escapes;
 mod filesystems;
 mod filters;
+mod hooks;
 mod hostile;
 mod id_mapped_mounts;
 mod joins;

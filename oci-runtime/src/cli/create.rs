@@ -11,6 +11,7 @@ use sys::process::{Pid, Process};
 use super::Error;
 use super::args::Create;
 use super::bundle::{self, Bundle};
+use super::hooks;
 use super::log::Log;
 use super::store::{self, Container, ContainerId, RECORD_VERSION, Record, Store};
 use super::streams::{self, Inherited, Sockets};
@@ -23,12 +24,12 @@ pub(crate) fn create(store: &Store<'_>, flags: &Create, inherited: Inherited, lo
     streams::check_terminal(&flags.streams, bundle.plan.process.terminal, true)?;
     let sockets = Sockets::connect(&flags.streams)?;
     let request = Request { id: &flags.id, bundle, inherited: &inherited, stdio: streams::own(), behind_fifo: true };
-    let New { container, created } = make(store, request)?;
+    let New { container, created } = make(store, request, log)?;
     created.warnings.iter().for_each(|warning| log.warn(warning));
     let handed_over = sockets
         .send(created.console.as_ref(), created.pidfd.as_ref())
         .and_then(|()| streams::write_pid_file(flags.streams.pid_file.as_deref(), created.pid));
-    handed_over.inspect_err(|_| undo(&container, &created))?;
+    handed_over.inspect_err(|_| undo(&container, &created, log))?;
     Ok(0)
 }
 
@@ -49,16 +50,16 @@ pub(crate) struct New {
 }
 
 /// Makes a container and its record; after a failure neither is there.
-pub(crate) fn make(store: &Store<'_>, request: Request<'_>) -> Result<New, Error> {
+pub(crate) fn make(store: &Store<'_>, request: Request<'_>, log: &mut Log) -> Result<New, Error> {
     let id = ContainerId::parse(request.id)?;
     let dir = store.reserve(&id)?;
-    make_in(&dir, &id, request).inspect_err(|_| {
+    make_in(&dir, &id, request, log).inspect_err(|_| {
         // The error that led here is the one to tell.
         let _ = store::remove(&dir);
     })
 }
 
-fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>) -> Result<New, Error> {
+fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) -> Result<New, Error> {
     let Request { bundle: Bundle { path, spec, mut plan, filter }, inherited, stdio, behind_fifo, .. } = request;
     if plan.cgroup.is_none() {
         plan.cgroup = Some(oci_runtime::cgroup::CgroupPath::parse(&format!("/{id}"))?);
@@ -78,15 +79,18 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>) -> Result<New, Er
     let annotations: HashMap<String, String> = spec.annotations().clone().unwrap_or_default();
     let identity =
         Identity { id: id.to_string(), bundle: path.clone(), annotations: annotations.clone().into_iter().collect() };
+    let hooks = plan.hooks.clone();
     let inputs = Inputs {
-        identity,
+        identity: identity.clone(),
+        environment: hooks::environment(&hooks),
         stdio,
         seccomp: filter,
         gate: if behind_fifo { Gate::Fifo(fifo) } else { Gate::Pipe },
         preserve_fds: inherited.count(),
         ..Inputs::new(Root::Path(rootfs.clone()), &mut silent)
     };
-    let created = oci_runtime::create(plan, inputs)?;
+    // As runc: whoever was told of the container's making is told of its end.
+    let created = oci_runtime::create(plan, inputs).inspect_err(|_| hooks::poststop(&hooks, &identity, log))?;
     let record = Record {
         version: RECORD_VERSION,
         id: id.to_string(),
@@ -99,6 +103,7 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>) -> Result<New, Er
         shares_pids,
         annotations,
         for_all: ContainerWide::from_spec(&spec),
+        hooks: spec.hooks().clone(),
     };
     match Container::create(PathBuf::from(dir), record) {
         Ok(container) => Ok(New { container, created }),
@@ -118,9 +123,9 @@ fn make_fifo(dir: &Path) -> Result<(), Error> {
 }
 
 /// Ends and removes a container of which something later failed. Best effort: that failure is the one to tell.
-pub(crate) fn undo(container: &Container, created: &Created) {
+pub(crate) fn undo(container: &Container, created: &Created, log: &mut Log) {
     end(created);
-    let _ = container.destroy();
+    let _ = hooks::destroy(container, log);
 }
 
 fn end(created: &Created) {

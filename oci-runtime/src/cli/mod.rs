@@ -7,6 +7,7 @@
 //! | `store.rs` | container ids and the state directory |
 //! | `bundle.rs` | config.json |
 //! | `streams.rs` | what a new process inherits, and whom its terminal is handed to |
+//! | `hooks.rs` | what runs when a container has started, and when it is gone |
 //! | `foreground.rs` | standing in for a process that was not detached |
 //! | `time.rs` | moments as Go prints them |
 //!
@@ -18,6 +19,7 @@ mod create;
 mod delete;
 mod exec;
 mod foreground;
+mod hooks;
 mod kill;
 mod list;
 mod log;
@@ -80,7 +82,7 @@ fn dispatch(global: &Global, verb: Verb, inherited: streams::Inherited, log: &mu
         Verb::Start { id } => start::start(&store, &id).map(|()| 0),
         Verb::State { id } => state::state(&store, &id).map(|()| 0),
         Verb::Kill { id, signal, all } => kill::kill(&store, &id, &signal, all).map(|()| 0),
-        Verb::Delete { id, force } => delete::delete(&store, &id, force).map(|()| 0),
+        Verb::Delete { id, force } => delete::delete(&store, &id, force, log).map(|()| 0),
         Verb::List(flags) => list::list(&store, &flags, log).map(|()| 0),
     }
 }
@@ -109,9 +111,14 @@ fn failed(verb: &'static str, source: Error) -> Error {
 }
 
 fn fail(log: &mut Log, error: &(dyn std::error::Error + 'static), code: u8) -> ExitCode {
-    let chain = std::iter::successors(Some(error), |error| error.source());
-    log.error(&chain.map(ToString::to_string).collect::<Vec<_>>().join(": "));
+    log.error(&chain(error));
     ExitCode::from(code)
+}
+
+/// An error and its causes, "a: b: c".
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// To stdout; a reader that is gone wants no more.

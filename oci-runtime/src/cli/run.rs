@@ -10,6 +10,7 @@ use super::args::Run;
 use super::bundle;
 use super::create::{self, New, Request};
 use super::foreground::Foreground;
+use super::hooks;
 use super::log::Log;
 use super::store::Store;
 use super::streams::{self, Inherited, Sockets};
@@ -32,17 +33,18 @@ pub(crate) fn run(store: &Store<'_>, flags: &Run, inherited: Inherited, log: &mu
         }
     };
     let request = Request { id: &flags.create.id, bundle, inherited: &inherited, stdio, behind_fifo: false };
-    let New { container, mut created } = create::make(store, request)?;
+    let New { container, mut created } = create::make(store, request, log)?;
     created.warnings.iter().for_each(|warning| log.warn(warning));
     let started = sockets
         .send(created.console.as_ref(), created.pidfd.as_ref())
         .and_then(|()| streams::write_pid_file(flags.create.streams.pid_file.as_deref(), created.pid))
-        .and_then(|()| start(&mut created));
-    started.inspect_err(|_| create::undo(&container, &created))?;
+        .and_then(|()| start(&mut created))
+        .and_then(|()| hooks::poststart(&container));
+    started.inspect_err(|_| create::undo(&container, &created, log))?;
     let Some(foreground) = foreground else { return Ok(0) };
     let code = foreground.attend(created.pid, container.process(), created.console.take())?;
     if !flags.keep {
-        container.destroy()?;
+        hooks::destroy(&container, log)?;
     }
     Ok(code)
 }

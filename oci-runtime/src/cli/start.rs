@@ -1,5 +1,6 @@
 //! start: runs the program of a container that was created.
 
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -7,8 +8,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use sys::at::OFlag;
 use sys::poll::Interest;
 
-use super::Error;
 use super::store::{Container, Status, Store};
+use super::{Error, hooks};
 
 /// Opens the FIFO that the container waits behind.
 pub(crate) fn start(store: &Store<'_>, id: &str) -> Result<(), Error> {
@@ -16,14 +17,18 @@ pub(crate) fn start(store: &Store<'_>, id: &str) -> Result<(), Error> {
     // Two starts at once: the second one has to find that there is nothing left to start.
     let _lock = sys::fs::lock_exclusive(container.dir.join("state.json"))?;
     match container.status()? {
-        Status::Created => open_gate(&container),
+        Status::Created => {
+            let gate = open_gate(&container)?;
+            run_hooks(&container, gate)
+        }
         Status::Stopped => Err("cannot start a container that has stopped".into()),
         Status::Running => Err("cannot start an already running container".into()),
         Status::Paused => Err("cannot start a container in the paused state".into()),
     }
 }
 
-fn open_gate(container: &Container) -> Result<(), Error> {
+/// Lets the program run.
+fn open_gate(container: &Container) -> Result<File, Error> {
     let path = container.fifo();
     let named = |error: std::io::Error| format!("open {}: {error}", path.display());
     // First: once the FIFO is open the program may run, end and be reaped before we look for it.
@@ -39,5 +44,16 @@ fn open_gate(container: &Container) -> Result<(), Error> {
         // The container's own end is what woke us.
         _ => return Err("container process is already dead".into()),
     }
-    std::fs::remove_file(&path).map_err(|error| format!("remove {}: {error}", path.display()).into())
+    std::fs::remove_file(&path).map_err(|error| format!("remove {}: {error}", path.display()))?;
+    Ok(fifo)
+}
+
+/// The container has the other end of `gate` until its program is executed, or it ends.
+fn run_hooks(container: &Container, mut gate: File) -> Result<(), Error> {
+    if container.record.hooks.as_ref().and_then(|hooks| hooks.poststart().as_ref()).is_none_or(Vec::is_empty) {
+        return Ok(());
+    }
+    sys::fd::set_nonblocking(&gate, false)?;
+    gate.read(&mut [0]).map_err(|error| format!("wait for the container's program: {error}"))?;
+    hooks::poststart(container)
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use oci_runtime::cgroup::{self, Cgroup, Layout};
 use oci_runtime::plan::ContainerWide;
+use oci_spec::runtime::Hooks;
 use serde::{Deserialize, Serialize};
 use sys::fs::Durability;
 use sys::process::{Pid, Process};
@@ -85,6 +86,9 @@ pub(crate) struct Record {
     /// What holds for the processes that join it.
     #[serde(default)]
     pub(crate) for_all: ContainerWide,
+    /// Those of its config; the later ones are still to come.
+    #[serde(default)]
+    pub(crate) hooks: Option<Hooks>,
 }
 
 /// The version that is written, and the only one that is read.

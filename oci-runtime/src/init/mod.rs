@@ -7,6 +7,7 @@ mod cgroup_mount;
 mod console;
 mod dev;
 mod hidden;
+mod hooks;
 mod labels;
 mod mounts;
 mod namespaces;
@@ -21,6 +22,7 @@ use cgroup::Cgroup;
 use sys::Errno;
 use sys::rootfd::RootFd;
 
+use hooks::BeforeProgram;
 pub(crate) use labels::{label_keys, label_program, refuse_labels_without_selinux, refuse_without_selinux};
 pub(crate) use namespaces::{become_root, prepare_for_user_namespace};
 pub(crate) use placement::{begin_on, set_final_affinity};
@@ -35,6 +37,7 @@ use crate::host::Host;
 use crate::inputs::StdioFds;
 use crate::launch::Channel;
 use crate::plan::{Plan, Sysctl, SysctlNamespace};
+use crate::state::Identity;
 
 /// What the first process works through.
 pub(crate) struct Init<'a> {
@@ -43,6 +46,7 @@ pub(crate) struct Init<'a> {
     pub(crate) cgroup: &'a Cgroup,
     pub(crate) stdio: StdioFds,
     pub(crate) settings: Settings,
+    pub(crate) identity: Identity,
 }
 
 /// Sets the container up, waits for the start and runs the program.
@@ -54,7 +58,8 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     let init = &mut *init;
     let plan = &init.plan;
     process::reset_signals()?;
-    let alone = sys::process::require_single_thread().step(|| "count threads".to_owned())?;
+    // While `/proc` tells it.
+    let alone = crate::hooks::alone()?;
     // First of all, so that everything made from here on is charged to the container; a cgroup namespace that is made
     // later has this cgroup as its root.
     init.cgroup.join_self().step(|| format!("join cgroup {}", init.cgroup.path()))?;
@@ -86,6 +91,8 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     if plan.own_dev {
         dev::make_nodes(plan, init.host.devices.as_ref(), &root)?;
     }
+    // Everything is there and nothing is hidden or read-only yet: what they change counts.
+    hooks::run_before_pivot(&plan.hooks, &init.identity, &root, &alone, channel)?;
     let console = console::open(&plan.process, plan.own_dev, &root, terminals.as_ref())?;
     drop(terminals);
     // After the nodes: a masked path below /dev or /sys is there by now, and nothing is mounted over a mask.
@@ -105,7 +112,12 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     root::set_propagation(plan)?;
 
     labels::label_program(&plan.process, &init.host.procfs)?;
-    let standing = Standing { root, home, null, console, fifo: init.host.fifo.take() };
+    let before_program = (!plan.hooks.start_container.is_empty()).then(|| BeforeProgram {
+        hooks: plan.hooks.start_container.clone(),
+        identity: init.identity.clone(),
+        alone,
+    });
+    let standing = Standing { root, home, null, console, fifo: init.host.fifo.take(), before_program };
     let prepared = process::prepare(&plan.process, &mut init.stdio, standing)?;
     process::keep_only(&init.settings, &prepared, channel)?;
     process::become_program(&plan.process, &init.settings, prepared, channel)

@@ -16,6 +16,7 @@ use sys::procfs::ProcFd;
 use sys::pty::Pty;
 use sys::rootfd::RootFd;
 
+use super::hooks::BeforeProgram;
 use super::{console, dev, own_root, placement};
 use crate::error::{Error, Step};
 use crate::host::Fifo;
@@ -55,6 +56,8 @@ pub(crate) struct Standing {
     pub(crate) console: Option<Pty>,
     /// A FIFO to wait behind instead of the channel.
     pub(crate) fifo: Option<Fifo>,
+    /// What runs between the start and the program.
+    pub(crate) before_program: Option<BeforeProgram>,
 }
 
 /// Sheds the creator's signal dispositions and mask, and its umask.
@@ -137,7 +140,7 @@ pub(crate) fn enter(
     };
     let null = dev::open_null(&root, null).step(|| "open the null device".to_owned())?;
     let home = home(plan, &root);
-    Ok(Standing { root, home, null, console, fifo: None })
+    Ok(Standing { root, home, null, console, fifo: None, before_program: None })
 }
 
 /// What [`become_program`] goes on with.
@@ -146,6 +149,7 @@ pub(crate) struct Prepared {
     /// The master of the terminal whose peer the standard streams are.
     console: Option<OwnedFd>,
     fifo: Option<Fifo>,
+    before_program: Option<BeforeProgram>,
     /// Whether root could enter the working directory.
     entered: Result<(), Error>,
 }
@@ -159,7 +163,7 @@ pub(crate) fn prepare(plan: &ProcessPlan, stdio: &mut StdioFds, standing: Standi
     // As root, whatever the directory's mode; once more as the user where root may not (root-squashed NFS).
     let entered = enter_working_directory(plan, &standing.root);
     let console = standing.console.map(|console| console.master);
-    Ok(Prepared { env, console, fifo: standing.fifo, entered })
+    Ok(Prepared { env, console, fifo: standing.fifo, before_program: standing.before_program, entered })
 }
 
 /// Closes all but the standard streams, those that the caller wants preserved, and what [`become_program`] needs: nothing of the
@@ -200,7 +204,7 @@ pub(crate) fn become_program(
     prepared: Prepared,
     channel: &Channel,
 ) -> Result<Infallible, Error> {
-    let Prepared { env, console, fifo, entered } = prepared;
+    let Prepared { env, console, fifo, before_program, entered } = prepared;
     if console.is_some() {
         sys::pty::set_controlling(&std::io::stdin()).step(|| "take the terminal".to_owned())?;
     }
@@ -208,6 +212,9 @@ pub(crate) fn become_program(
     placement::place(plan)?;
     // Here: `/proc/self` is found in the container's PID namespace only. As root, and without a filter that minds.
     let harmless = program::refuse_image(&plan.args[0], &env, &settings.own_image).map_err(Error::from);
+    if let Some(hooks) = &before_program {
+        hooks.refuse_image(&settings.own_image)?;
+    }
     if plan.no_new_privileges {
         credentials::set_no_new_privs().step(|| "set no_new_privs".to_owned())?;
     } else {
@@ -231,13 +238,15 @@ pub(crate) fn become_program(
         return Err(Error::Refused("the creator can't be told that all is ready".to_owned()));
     }
     drop(console);
-    if !wait_for_start(fifo.as_ref(), channel)? {
-        return Err(Error::Refused("the creator ended before the start".to_owned()));
-    }
+    // Open until the exec: whoever started us by the FIFO sees by its end that the program runs.
+    let _gate = wait_for_start(fifo.as_ref(), channel)?;
     let path = program?;
     if plan.no_new_privileges && !asks {
         // Last of all, so that the filter need not allow anything but the exec.
         load_filter(settings, channel)?;
+    }
+    if let Some(hooks) = &before_program {
+        hooks.run(&env)?;
     }
     let Err(error) = sys::process::execve(&path, &plan.args, &env);
     Err(program::explain(&path, error.errno()).into())
@@ -351,9 +360,14 @@ fn take_identity(plan: &ProcessPlan, channel: &Channel) -> Result<(), Error> {
     Ok(())
 }
 
-/// False if there is nobody left to start us.
-fn wait_for_start(fifo: Option<&Fifo>, channel: &Channel) -> Result<bool, Error> {
-    let Some(fifo) = fifo else { return Ok(channel.wait()) };
+/// The FIFO, if it was one that we waited behind.
+fn wait_for_start(fifo: Option<&Fifo>, channel: &Channel) -> Result<Option<std::fs::File>, Error> {
+    let Some(fifo) = fifo else {
+        return match channel.wait() {
+            true => Ok(None),
+            false => Err(Error::Refused("the creator ended before the start".to_owned())),
+        };
+    };
     let step = || "wait behind the FIFO".to_owned();
     // Opening waits for a reader, who is told with one byte that it found us.
     let gate = at::openat(&fifo.directory, &fifo.name, OFlag::O_WRONLY, 0).step(step)?;
@@ -361,7 +375,7 @@ fn wait_for_start(fifo: Option<&Fifo>, channel: &Channel) -> Result<bool, Error>
     std::io::Write::write_all(&mut gate, b"0")
         .map_err(|error| sys::Error::from_io("write", &error, sys::error::fd(&gate)))
         .step(step)?;
-    Ok(true)
+    Ok(Some(gate))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod capabilities;
 mod container_wide;
 mod devices;
+mod hooks;
 mod id_map;
 mod id_mapping;
 mod memory_policy;
@@ -31,6 +32,7 @@ use oci_spec::runtime::{Linux, Spec};
 pub use capabilities::CapabilitySets;
 pub use container_wide::ContainerWide;
 pub use devices::{Device, NodeKind};
+pub use hooks::{Hook, Hooks, KINDS as HOOK_KINDS};
 pub use id_map::{IdMap, IdMaps, IdRange};
 pub use id_mapping::IdMapping;
 pub use memory_policy::MemoryPolicy;
@@ -87,6 +89,8 @@ pub struct Plan {
     pub process: ProcessPlan,
     /// What is strange in the config but no failure, for the caller's log.
     pub warnings: Vec<String>,
+    /// Programs that run at the turns of the container's life.
+    pub hooks: Hooks,
     /// The SELinux context of the file systems that are made for the container.
     pub mount_label: Option<String>,
 }
@@ -127,7 +131,6 @@ impl Plan {
     /// The first field that is refused.
     pub fn from_spec(spec: &Spec, bundle: Option<&Path>) -> Result<Plan, PlanError> {
         check_version(spec.version())?;
-        refuse_unbuilt(spec)?;
         let linux = spec.linux().as_ref().ok_or_else(|| invalid("linux", "missing"))?;
         refuse_unbuilt_linux(linux)?;
         let process = spec.process().as_ref().ok_or_else(|| invalid("process", "missing"))?;
@@ -158,6 +161,7 @@ impl Plan {
             process: ProcessPlan::joining(process, &ContainerWide::from_spec(spec))?,
             warnings: warnings(spec),
             mount_label,
+            hooks: Hooks::from_spec(spec.hooks().as_ref())?,
             time_offsets: time_offsets::from_spec(&namespaces.time, linux.time_offsets().as_ref())?,
             net_devices: net_devices::from_spec(&namespaces.network, linux.net_devices().as_ref())?,
             id_maps,
@@ -177,22 +181,6 @@ fn check_version(version: &str) -> Result<(), PlanError> {
         (Some(1), Some(_), Some(_)) => Ok(()),
         (Some(_), Some(_), Some(_)) => Err(unsupported("ociVersion", format!("{version}; 1.0.0 to 1.3 are"))),
         _ => Err(invalid("ociVersion", format!("{version:?} is not a version"))),
-    }
-}
-
-fn refuse_unbuilt(spec: &Spec) -> Result<(), PlanError> {
-    let Some(hooks) = spec.hooks() else { return Ok(()) };
-    let lists = [
-        ("hooks.prestart", hooks.prestart()),
-        ("hooks.createRuntime", hooks.create_runtime()),
-        ("hooks.createContainer", hooks.create_container()),
-        ("hooks.startContainer", hooks.start_container()),
-        ("hooks.poststart", hooks.poststart()),
-        ("hooks.poststop", hooks.poststop()),
-    ];
-    match lists.into_iter().find(|(_, list)| list.as_ref().is_some_and(|list| !list.is_empty())) {
-        Some((field, _)) => Err(unsupported(field, "hooks are not built yet")),
-        None => Ok(()),
     }
 }
 

@@ -124,7 +124,11 @@ pub fn clone3_alone(arguments: &CloneArgs<'_>, _alone: &SingleThread) -> Result<
 
 /// A plain child, as [`clone3`] without arguments, but through the C library, which renews its caches in the child.
 pub fn fork() -> Result<Fork> {
-    require_single_thread()?;
+    fork_alone(&require_single_thread()?)
+}
+
+/// As [`fork`], with the proof that [`clone3_alone`] takes.
+pub fn fork_alone(_alone: &SingleThread) -> Result<Fork> {
     // SAFETY: with one thread (checked) the child may go on like any process.
     match unsafe { nix::unistd::fork() } {
         Ok(nix::unistd::ForkResult::Child) => Ok(Fork::Child),
