@@ -131,8 +131,9 @@ fn poststart_hooks_run_when_the_program_does() {
     // As the library's own: runc 1.5 runs them when the container is created.
     for detached in [true, false] {
         let mut hooked = Hooked::new(&world, "touch /ready; sleep 100");
+        // The kernel tells a program's arguments a moment after it has closed what its caller waits for.
         let script = "state=$(busybox cat); echo \"$state\" > $out; pid=${state#*\\\"pid\\\":}; \
-                      busybox tr '\\0' ' ' < /proc/${pid%%,*}/cmdline > $out.cmd";
+                      until [ -s $out.cmd ]; do busybox tr '\\0' ' ' < /proc/${pid%%,*}/cmdline > $out.cmd; done";
         hooked.hook("poststart", script);
         let running = match detached {
             true => {
