@@ -144,9 +144,12 @@ fn poststart_hooks_run_when_the_program_does() {
             }
             false => Some(hooked.bundle.start()),
         };
+        let told = PathBuf::from(format!("{}.cmd", hooked.seen_path("poststart").display()));
+        // The foreground's container may be ready before its hook is.
+        eventually("the hook has run", Duration::from_secs(10), || told.metadata().is_ok_and(|told| told.len() > 0));
         let state: Value = serde_json::from_str(&hooked.seen("poststart")).unwrap();
         assert_eq!(state["status"], "running");
-        let command = fs::read_to_string(format!("{}.cmd", hooked.seen_path("poststart").display())).unwrap();
+        let command = fs::read_to_string(&told).unwrap();
         // The shell becomes the last program of its script.
         assert!(command.starts_with("sh -c touch /ready") || command == "sleep 100 ", "{command}");
         drop(running);
