@@ -9,7 +9,11 @@ use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll};
 
 use crate::dir::{Dir, Made};
-use crate::{CgroupPath, Error, Hierarchy, Kind, Layout, Mode, Resources, Result, Stats, hugetlb, pressure, v1, v2};
+use crate::error::in_field;
+use crate::v2::controllers::Controllers;
+use crate::{
+    CgroupPath, Error, Hierarchy, Kind, Layout, Mode, Resources, Result, Stats, hugetlb, pressure, rdma, v1, v2,
+};
 
 /// How often [`Cgroup::delete`] tries, each time waiting twice as long as before: about half a second in all. A
 /// dying process leaves its cgroup a moment before or after its parent can reap it.
@@ -112,8 +116,10 @@ impl Cgroup {
         if let Some(dir) = self.only_v2() {
             return v2::apply(dir, resources, v2::Weights::Containers);
         }
+        let left_over = |controller: &str| controller == "rdma" && self.unified_dir().is_some();
+        v1::validate_limits(&|name| self.controller(name).is_some() || left_over(name), resources)?;
         self.v1().try_for_each(|member| v1::apply(&member.hierarchy.kind, &member.dir, resources))?;
-        hugetlb::apply(self.hugetlb_dir(), &resources.hugetlb)
+        self.apply_left_over(resources)
     }
 
     /// All processes in the cgroup and in those below it.
@@ -162,8 +168,20 @@ impl Cgroup {
         }
         if let Some(unified) = self.members.iter().find(|member| member.hierarchy.kind == Kind::V2) {
             hugetlb::enable(&unified.hierarchy.root, &self.path, &resources.hugetlb)?;
+            if !resources.rdma.is_empty() && self.controller("rdma").is_none() {
+                Controllers::pass_down(&unified.hierarchy.root, &self.path, &unified.dir)?.require("rdma", "rdma")?;
+            }
         }
-        hugetlb::apply(self.hugetlb_dir(), &resources.hugetlb)
+        self.apply_left_over(resources)
+    }
+
+    /// Beside v1 hierarchies, the limits of those controllers that v2 may hold.
+    fn apply_left_over(&self, resources: &Resources) -> Result<()> {
+        hugetlb::apply(self.hugetlb_dir(), &resources.hugetlb).map_err(in_field("hugepageLimits"))?;
+        match (self.controller("rdma"), self.unified_dir()) {
+            (None, Some(dir)) => rdma::apply(dir, &resources.rdma).map_err(in_field("rdma")),
+            _ => Ok(()),
+        }
     }
 
     /// Best effort: the error that led here is the one to tell.

@@ -94,6 +94,15 @@ pub enum Error {
         /// What is missing.
         missing: String,
     },
+    /// A limit that the kernel refused.
+    #[error("linux.resources.{field}")]
+    Limit {
+        /// The field of [`crate::Resources`], in the words of the OCI runtime-spec.
+        field: &'static str,
+        /// Which file.
+        #[source]
+        source: Box<Error>,
+    },
     /// A v2 cgroup that no process of a container can be put in.
     #[error("cgroup {path} {reason}")]
     Unusable {
@@ -177,6 +186,7 @@ impl Error {
             | Error::Make { source, .. }
             | Error::Remove { source, .. }
             | Error::Call { source, .. } => Some(*source),
+            Error::Limit { source, .. } => source.errno(),
             _ => None,
         }
     }
@@ -185,5 +195,13 @@ impl Error {
     /// outlived its cgroup.
     pub fn is_gone(&self) -> bool {
         matches!(self.errno(), Some(Errno::ENOENT | Errno::ENODEV))
+    }
+}
+
+/// Says which field of the config a failure is about, unless it says so itself.
+pub(crate) fn in_field(field: &'static str) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::Missing { .. } | Error::BadValue { .. } | Error::DeviceProgram { .. } | Error::Limit { .. } => error,
+        error => Error::Limit { field, source: Box::new(error) },
     }
 }

@@ -37,7 +37,7 @@ impl Cgroup {
         match (layout.mode(), self.unified_dir()) {
             (Mode::V2, Some(dir)) => v2::apply(dir, resources, v2::Weights::Pods),
             _ => {
-                v1::validate_interior(layout, resources)?;
+                v1::validate_limits(&|controller| v1::has(layout, controller), resources)?;
                 self.update(resources)
             }
         }

@@ -24,7 +24,7 @@
 //! | `resources.rs`, `stats.rs`, `details.rs` | the types that go in and come out |
 //! | `devices.rs` | what a list of device rules comes to; `v1/devices.rs` writes it, `v2/devices.rs` makes a program of it |
 //! | `v2/controllers.rs` | passing controllers down, and which cgroups take a process |
-//! | `v1/<controller>.rs`, `v2/<controller>.rs`, `hugetlb.rs`, `pressure.rs` | one controller each, pure against a directory |
+//! | `v1/<controller>.rs`, `v2/<controller>.rs`, `hugetlb.rs`, `rdma.rs`, `pressure.rs` | one controller each, pure against a directory |
 //! | `oom.rs` | a pollable fd for out-of-memory |
 
 mod cgroup;
@@ -40,6 +40,7 @@ mod layout;
 mod oom;
 mod path;
 mod pressure;
+mod rdma;
 mod resources;
 mod stats;
 mod v1;
@@ -52,5 +53,8 @@ pub use error::{Error, Result};
 pub use layout::{Hierarchy, Kind, Layout, Mode};
 pub use oom::OomWatch;
 pub use path::CgroupPath;
-pub use resources::{Access, Cpu, Cpuset, DeviceKind, DeviceRule, HugetlbLimit, Memory, Resources};
+pub use resources::{
+    Access, BlockIo, Cpu, Cpuset, DeviceKind, DeviceRule, DeviceWeight, HugetlbLimit, Memory, Network, Rdma, Resources,
+    Throttle, Throttled,
+};
 pub use stats::{CpuStats, HugetlbStats, MemoryStats, PidsStats, Pressure, PressureLine, Stats, Throttling};

@@ -1,7 +1,7 @@
 //! What a container may use: the values of `linux.resources` that are built, in the kernel's units.
 //!
-//! Absent means "leave as it is". The conversion from the runtime-spec, and the refusal of what has no field
-//! here (block I/O, realtime scheduling, network classes, rdma), is the caller's.
+//! Absent means "leave as it is". The conversion from the runtime-spec is the caller's; what this host can't keep is
+//! refused in the name of the spec's field.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +24,12 @@ pub struct Resources {
     pub devices: Vec<DeviceRule>,
     /// Huge pages, by page size.
     pub hugetlb: Vec<HugetlbLimit>,
+    /// Block I/O.
+    pub block_io: BlockIo,
+    /// Marks on network packets; v1 only.
+    pub network: Network,
+    /// RDMA, by device.
+    pub rdma: BTreeMap<String, Rdma>,
     /// Raw cgroup v2 files and values. Refused by name on v1 and hybrid, where they would mean nothing.
     pub unified: BTreeMap<String, String>,
 }
@@ -42,6 +48,10 @@ pub struct Cpu {
     pub burst: Option<u64>,
     /// 1 for `SCHED_IDLE`.
     pub idle: Option<i64>,
+    /// Microseconds per realtime period for `SCHED_FIFO` and `SCHED_RR`; v1 only. 0 is taken as absent.
+    pub realtime_runtime: Option<i64>,
+    /// Microseconds; v1 only. 0 is taken as absent.
+    pub realtime_period: Option<u64>,
 }
 
 /// Which CPUs and memory nodes; lists as in `0-3,8`.
@@ -66,8 +76,88 @@ pub struct Memory {
     pub swap: Option<i64>,
     /// 0 to 100 (200 on newer kernels).
     pub swappiness: Option<u64>,
-    /// Let processes wait for memory instead of being killed.
+    /// Let processes wait for memory instead of being killed; v1 only.
     pub disable_oom_killer: Option<bool>,
+    /// Limit of TCP's buffers; -1 for none, 0 is taken as absent; v1 only.
+    pub kernel_tcp: Option<i64>,
+    /// Refuse a limit that is below what is in use. v1's kernel does so unasked, v2's would kill.
+    pub check_before_update: bool,
+}
+
+/// Block I/O. A weight of 0 is taken as absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct BlockIo {
+    /// Share among siblings, 10 to 1000.
+    pub weight: Option<u16>,
+    /// Share of the cgroup's own tasks against those below it; CFQ on v1 only.
+    pub leaf_weight: Option<u16>,
+    /// The same for single devices.
+    pub devices: Vec<DeviceWeight>,
+    /// Limits for single devices.
+    pub throttle: Vec<Throttle>,
+}
+
+/// The share of one device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeviceWeight {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// As [`BlockIo::weight`].
+    pub weight: Option<u16>,
+    /// As [`BlockIo::leaf_weight`].
+    pub leaf_weight: Option<u16>,
+}
+
+/// The limit of one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Throttle {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Of what.
+    pub of: Throttled,
+    /// Per second; 0 for no limit.
+    pub rate: u64,
+}
+
+/// What a [`Throttle`] limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Throttled {
+    /// Bytes read.
+    ReadBytes,
+    /// Bytes written.
+    WriteBytes,
+    /// Reads.
+    Reads,
+    /// Writes.
+    Writes,
+}
+
+/// Marks on network packets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct Network {
+    /// For tc(8) and iptables(8); 0 is taken as absent.
+    pub class_id: Option<u32>,
+    /// Priority by interface.
+    pub priorities: BTreeMap<String, u32>,
+}
+
+/// What may be had of one RDMA device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rdma {
+    /// Handles.
+    pub hca_handles: Option<u32>,
+    /// Objects.
+    pub hca_objects: Option<u32>,
 }
 
 /// One rule of the device controller.

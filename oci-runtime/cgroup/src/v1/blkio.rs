@@ -1,8 +1,58 @@
 //! Block I/O: weights, limits, figures (Documentation/admin-guide/cgroup-v1/blkio-controller.rst).
 
+use nix::errno::Errno;
+
 use crate::details::device;
 use crate::dir::Dir;
-use crate::{IoDetails, IoEntry, Result};
+use crate::{BlockIo, DeviceWeight, Error, IoDetails, IoEntry, Result, Throttled};
+
+/// Sets weights and limits. Weights are CFQ's where it is there, else BFQ's; without either nothing would keep them.
+pub(crate) fn apply(dir: &Dir, io: &BlockIo) -> Result<()> {
+    if let Some(weight) = given(io.weight) {
+        first_of(dir, ["blkio.weight", "blkio.bfq.weight"], &weight.to_string(), "blockIO.weight")?;
+    }
+    if let Some(weight) = given(io.leaf_weight) {
+        first_of(dir, ["blkio.leaf_weight"], &weight.to_string(), "blockIO.leafWeight")?;
+    }
+    for DeviceWeight { major, minor, weight, leaf_weight } in &io.devices {
+        if let Some(weight) = given(*weight) {
+            let value = format!("{major}:{minor} {weight}");
+            first_of(dir, ["blkio.weight_device", "blkio.bfq.weight_device"], &value, "blockIO.weightDevice")?;
+        }
+        if let Some(weight) = given(*leaf_weight) {
+            let value = format!("{major}:{minor} {weight}");
+            first_of(dir, ["blkio.leaf_weight_device"], &value, "blockIO.weightDevice.leafWeight")?;
+        }
+    }
+    for throttle in &io.throttle {
+        let file = match throttle.of {
+            Throttled::ReadBytes => "blkio.throttle.read_bps_device",
+            Throttled::WriteBytes => "blkio.throttle.write_bps_device",
+            Throttled::Reads => "blkio.throttle.read_iops_device",
+            Throttled::Writes => "blkio.throttle.write_iops_device",
+        };
+        dir.write(file, &format!("{}:{} {}", throttle.major, throttle.minor, throttle.rate))?;
+    }
+    Ok(())
+}
+
+fn given(weight: Option<u16>) -> Option<u16> {
+    weight.filter(|&weight| weight != 0)
+}
+
+/// Writes to the first of the files that is there.
+fn first_of<const N: usize>(dir: &Dir, files: [&str; N], value: &str, field: &'static str) -> Result<()> {
+    for file in files {
+        match dir.write(file, value) {
+            Err(error) if error.errno() == Some(Errno::ENOENT) => {}
+            result => return result,
+        }
+    }
+    Err(Error::Missing {
+        field,
+        missing: format!("this kernel has no I/O scheduler with weights (no {})", files.join(", no ")),
+    })
+}
 
 /// Reads the figures. Those of the proportional schedulers are there only with CFQ (kernels before 5.0) or BFQ; else the
 /// throttling layer's, which counts what every container does.
@@ -60,6 +110,28 @@ fn entries(dir: &Dir, file: &str) -> Result<Option<Vec<IoEntry>>> {
 mod tests {
     use super::*;
     use crate::dir::fixture::Fixture;
+
+    #[test]
+    fn weights_and_limits_are_written_in_the_words_of_the_scheduler_that_is_there() {
+        use crate::Throttle;
+        let io = BlockIo {
+            weight: Some(500),
+            leaf_weight: Some(0),
+            devices: vec![DeviceWeight { major: 8, minor: 0, weight: Some(600), leaf_weight: None }],
+            throttle: vec![Throttle { major: 8, minor: 16, of: Throttled::Writes, rate: 70 }],
+        };
+        for prefix in ["blkio", "blkio.bfq"] {
+            let (weight, device) = (format!("{prefix}.weight"), format!("{prefix}.weight_device"));
+            let limit = "blkio.throttle.write_iops_device";
+            let fixture = Fixture::new(&[(&weight, ""), (&device, ""), (limit, "")]);
+            apply(&fixture.dir, &io).expect("limits");
+            assert_eq!(fixture.content(&weight), "500");
+            assert_eq!((fixture.content(&device), fixture.content(limit)), ("8:0 600".into(), "8:16 70".into()));
+        }
+        let error = apply(&Fixture::new(&[]).dir, &io).expect_err("no scheduler");
+        let text = "linux.resources.blockIO.weight: this kernel has no I/O scheduler with weights";
+        assert!(error.to_string().starts_with(text), "{error}");
+    }
 
     #[test]
     fn figures_are_the_schedulers_or_else_the_throttling_layers() {

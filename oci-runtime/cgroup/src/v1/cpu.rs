@@ -26,16 +26,75 @@ pub(crate) fn validate(cpu: &Cpu) -> Result<()> {
 /// Sets shares, quota and period.
 pub(crate) fn apply(dir: &Dir, cpu: &Cpu) -> Result<()> {
     validate(cpu)?;
-    if let Some(shares) = cpu.shares.filter(|&shares| shares != 0) {
-        dir.write("cpu.shares", &shares.to_string())?;
-    }
+    realtime(dir, cpu)?;
+    // First, since leaving SCHED_IDLE is what lets shares be set. Going idle makes them the kernel's.
     if let Some(idle) = cpu.idle {
         dir.write("cpu.idle", &idle.to_string())?;
     }
+    let is_idle = cpu.idle.is_some_and(|idle| idle != 0);
+    if let Some(shares) = cpu.shares.filter(|&shares| shares != 0 && !is_idle) {
+        dir.write("cpu.shares", &shares.to_string())?;
+    }
+    burst_and_bandwidth(dir, cpu)
+}
+
+/// In the order that never asks for a burst above the quota: what is refused before goes after.
+fn burst_and_bandwidth(dir: &Dir, cpu: &Cpu) -> Result<()> {
+    const BURST: &str = "cpu.cfs_burst_us";
+    let burst = cpu.burst.map(|burst| burst.to_string());
+    let mut burst_last = None;
+    if let Some(burst) = &burst {
+        match dir.write(BURST, burst) {
+            Err(error) if error.errno() == Some(Errno::EINVAL) && cpu.quota.unwrap_or(0) != 0 => {
+                burst_last = Some(burst);
+            }
+            result => result?,
+        }
+    }
     bandwidth(dir, cpu)?;
-    match cpu.burst {
-        Some(burst) => dir.write("cpu.cfs_burst_us", &burst.to_string()),
-        None => Ok(()),
+    burst_last.map_or(Ok(()), |burst| dir.write(BURST, burst))
+}
+
+/// Realtime per period. Whichever of the two the kernel refuses for the other's sake goes last.
+fn realtime(dir: &Dir, cpu: &Cpu) -> Result<()> {
+    let period =
+        cpu.realtime_period.filter(|&period| period != 0).map(|period| ("cpu.rt_period_us", period.to_string()));
+    let runtime = cpu.realtime_runtime.filter(|&runtime| runtime != 0);
+    let runtime = runtime.map(|runtime| ("cpu.rt_runtime_us", runtime.to_string()));
+    let mut refused = Vec::new();
+    for (file, value) in period.into_iter().chain(runtime) {
+        match dir.write(file, &value) {
+            Err(error) if error.errno() == Some(Errno::EINVAL) => refused.push((file, value)),
+            result => result.map_err(realtime_missing)?,
+        }
+    }
+    for (file, value) in refused {
+        dir.write(file, &value).map_err(|error| realtime_refused(dir, &value, error))?;
+    }
+    Ok(())
+}
+
+fn realtime_missing(error: Error) -> Error {
+    match error.errno() {
+        Some(Errno::ENOENT) => Error::Missing {
+            field: "cpu.realtimeRuntime",
+            missing: "this kernel does not share out realtime (CONFIG_RT_GROUP_SCHED)".to_owned(),
+        },
+        _ => error,
+    }
+}
+
+/// What a cgroup has of realtime, those above it have to have given it.
+fn realtime_refused(dir: &Dir, value: &str, error: Error) -> Error {
+    let above = dir.subdir(std::path::Path::new("..")).and_then(|above| above.number("cpu.rt_runtime_us"));
+    match (error.errno(), above) {
+        (Some(Errno::EINVAL), Ok(above)) => Error::BadValue {
+            field: "cpu.realtimeRuntime",
+            reason: format!(
+                "{value} is refused: the cgroup above has {above} us per period (cpu.rt_runtime_us), which all below it share"
+            ),
+        },
+        _ => error,
     }
 }
 
@@ -125,6 +184,27 @@ mod tests {
     fn a_knob_that_the_kernel_lacks_is_named() {
         let error = apply(&fixture().dir, &Cpu { burst: Some(1), ..Cpu::default() }).expect_err("no burst here");
         assert!(error.to_string().ends_with("cpu.cfs_burst_us"), "{error}");
+        let error =
+            apply(&fixture().dir, &Cpu { realtime_runtime: Some(1), ..Cpu::default() }).expect_err("no realtime");
+        assert!(error.to_string().starts_with("linux.resources.cpu.realtimeRuntime: this kernel"), "{error}");
+    }
+
+    #[test]
+    fn realtime_is_written() {
+        let fixture = Fixture::new(&[("cpu.rt_period_us", ""), ("cpu.rt_runtime_us", "")]);
+        let cpu = Cpu { realtime_runtime: Some(950_000), realtime_period: Some(1_000_000), ..Cpu::default() };
+        apply(&fixture.dir, &cpu).expect("limits");
+        assert_eq!(fixture.content("cpu.rt_period_us"), "1000000");
+        assert_eq!(fixture.content("cpu.rt_runtime_us"), "950000");
+    }
+
+    #[test]
+    fn an_idle_cgroup_is_given_no_shares() {
+        for (idle, shares) in [(1, "?"), (0, "512")] {
+            let fixture = Fixture::new(&[("cpu.shares", "?"), ("cpu.idle", "")]);
+            apply(&fixture.dir, &Cpu { shares: Some(512), idle: Some(idle), ..Cpu::default() }).expect("limits");
+            assert_eq!(fixture.content("cpu.shares"), shares);
+        }
     }
 
     #[test]

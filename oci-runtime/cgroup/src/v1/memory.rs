@@ -30,12 +30,26 @@ pub(crate) fn apply(dir: &Dir, memory: &Memory) -> Result<()> {
     if let Some(reservation) = given(memory.reservation) {
         dir.write("memory.soft_limit_in_bytes", &reservation.to_string())?;
     }
+    if let Some(limit) = given(memory.kernel_tcp) {
+        kernel_tcp(dir, limit)?;
+    }
     if let Some(swappiness) = memory.swappiness {
         dir.write("memory.swappiness", &swappiness.to_string())?;
     }
     match memory.disable_oom_killer {
         Some(disable) => dir.write("memory.oom_control", if disable { "1" } else { "0" }),
         None => Ok(()),
+    }
+}
+
+fn kernel_tcp(dir: &Dir, limit: i64) -> Result<()> {
+    const FILE: &str = "memory.kmem.tcp.limit_in_bytes";
+    match dir.write(FILE, &limit.to_string()) {
+        Err(error) if error.errno() == Some(Errno::ENOENT) => {
+            let missing = format!("this kernel does not count the buffers of TCP (no {FILE})");
+            Err(Error::Missing { field: "memory.kernelTCP", missing })
+        }
+        result => result,
     }
 }
 

@@ -8,21 +8,25 @@ pub(crate) mod cpuacct;
 pub(crate) mod cpuset;
 pub(crate) mod devices;
 pub(crate) mod memory;
+mod network;
 pub(crate) mod pids;
 
 use crate::dir::Dir;
-use crate::{Details, Error, Kind, Layout, Resources, Result, Stats};
+use crate::error::in_field;
+use crate::{Details, Error, Kind, Layout, Resources, Result, Stats, rdma};
 
 /// Refuses what no write is needed to see: nothing has been changed yet.
 pub(crate) fn validate(layout: &Layout, resources: &Resources) -> Result<()> {
-    validate_interior(layout, resources)?;
+    let has = |controller: &str| has(layout, controller);
+    validate_limits(&has, resources)?;
     crate::devices::outcome(&resources.devices)?;
     // A container that could open every device must not start, whether or not rules were given.
-    require(layout, "devices")
+    require(&has, "devices", "devices")
 }
 
-/// The same for a cgroup that holds cgroups, which has no device rules.
-pub(crate) fn validate_interior(layout: &Layout, resources: &Resources) -> Result<()> {
+/// The same for limits alone: of a cgroup that holds cgroups, which has no device rules, and for an update, which leaves
+/// them. `has` tells whether there is a v1 controller.
+pub(crate) fn validate_limits(has: &dyn Fn(&str) -> bool, resources: &Resources) -> Result<()> {
     if let Some(name) = resources.unified.keys().next() {
         // The first words are runc's.
         let reason = format!("invalid configuration: cannot use unified on cgroup v1 ({name})");
@@ -30,40 +34,62 @@ pub(crate) fn validate_interior(layout: &Layout, resources: &Resources) -> Resul
     }
     cpu::validate(&resources.cpu)?;
     memory::validate(&resources.memory)?;
-    let wanted = [
-        ("cpu", resources.cpu != crate::Cpu::default()),
-        ("cpuset", resources.cpuset != crate::Cpuset::default()),
-        ("memory", resources.memory != crate::Memory::default()),
-        ("pids", resources.pids.is_some_and(|limit| limit >= 0)),
-    ];
-    wanted.iter().filter(|(_, wanted)| *wanted).try_for_each(|(controller, _)| require(layout, controller))
-}
-
-fn require(layout: &Layout, controller: &'static str) -> Result<()> {
-    if v1_has(layout, controller) {
-        return Ok(());
+    let network = &resources.network;
+    for (wanted, controller, field) in [
+        (resources.cpu != crate::Cpu::default(), "cpu", "cpu"),
+        (resources.cpuset != crate::Cpuset::default(), "cpuset", "cpu.cpus"),
+        (resources.memory != crate::Memory::default(), "memory", "memory"),
+        (resources.pids.is_some_and(|limit| limit >= 0), "pids", "pids"),
+        (resources.block_io != crate::BlockIo::default(), "blkio", "blockIO"),
+        (network.class_id.unwrap_or(0) != 0, "net_cls", "network.classID"),
+        (!network.priorities.is_empty(), "net_prio", "network.priorities"),
+        (!resources.rdma.is_empty(), "rdma", "rdma"),
+    ] {
+        if wanted {
+            require(has, controller, field)?;
+        }
     }
-    let missing = format!("the v1 {controller} controller is not mounted");
-    Err(Error::Missing { field: controller, missing })
+    Ok(())
 }
 
-fn v1_has(layout: &Layout, controller: &str) -> bool {
-    layout.hierarchies().iter().any(|hierarchy| hierarchy.kind.controls(controller))
+/// Whether limits of a v1 controller can be set; RDMA's are the same where v2 holds it beside v1.
+pub(crate) fn has(layout: &Layout, controller: &str) -> bool {
+    let mut hierarchies = layout.hierarchies().iter();
+    hierarchies.any(|hierarchy| hierarchy.kind.controls(controller)) || (controller == "rdma" && layout.has(controller))
+}
+
+fn require(has: &dyn Fn(&str) -> bool, controller: &'static str, field: &'static str) -> Result<()> {
+    match has(controller) {
+        true => Ok(()),
+        false => Err(Error::Missing { field, missing: format!("the v1 {controller} controller is not mounted") }),
+    }
 }
 
 /// Sets what may be set at any time.
 pub(crate) fn apply(kind: &Kind, dir: &Dir, resources: &Resources) -> Result<()> {
     if kind.controls("cpu") {
-        cpu::apply(dir, &resources.cpu)?;
+        cpu::apply(dir, &resources.cpu).map_err(in_field("cpu"))?;
     }
     if kind.controls("cpuset") {
-        cpuset::apply(dir, &resources.cpuset)?;
+        cpuset::apply(dir, &resources.cpuset).map_err(in_field("cpu"))?;
     }
     if kind.controls("memory") {
-        memory::apply(dir, &resources.memory)?;
+        memory::apply(dir, &resources.memory).map_err(in_field("memory"))?;
     }
     if kind.controls("pids") {
-        pids::apply(dir, resources.pids)?;
+        pids::apply(dir, resources.pids).map_err(in_field("pids"))?;
+    }
+    if kind.controls("blkio") {
+        blkio::apply(dir, &resources.block_io).map_err(in_field("blockIO"))?;
+    }
+    if kind.controls("net_cls") {
+        network::apply_class(dir, &resources.network).map_err(in_field("network.classID"))?;
+    }
+    if kind.controls("net_prio") {
+        network::apply_priorities(dir, &resources.network).map_err(in_field("network.priorities"))?;
+    }
+    if kind.controls("rdma") {
+        rdma::apply(dir, &resources.rdma).map_err(in_field("rdma"))?;
     }
     Ok(())
 }
@@ -71,7 +97,7 @@ pub(crate) fn apply(kind: &Kind, dir: &Dir, resources: &Resources) -> Result<()>
 /// Sets what is set once, before the first process.
 pub(crate) fn apply_at_creation(kind: &Kind, dir: &Dir, resources: &Resources) -> Result<()> {
     if kind.controls("devices") {
-        devices::apply(dir, &resources.devices)?;
+        devices::apply(dir, &resources.devices).map_err(in_field("devices"))?;
     }
     Ok(())
 }

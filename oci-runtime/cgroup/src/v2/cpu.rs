@@ -37,6 +37,17 @@ pub(super) fn is_empty(cpu: &Cpu) -> bool {
     (shares, quota, period) == (0, 0, 0) && cpu.burst.is_none() && cpu.idle.is_none()
 }
 
+/// Refuses what v2 has no file for.
+pub(super) fn validate(cpu: &Cpu) -> Result<()> {
+    match cpu.realtime_runtime.unwrap_or(0) != 0 || cpu.realtime_period.unwrap_or(0) != 0 {
+        true => Err(Error::Missing {
+            field: "cpu.realtimeRuntime",
+            missing: "cgroup v2's cpu controller does not share out realtime".to_owned(),
+        }),
+        false => Ok(()),
+    }
+}
+
 /// Sets weight, bandwidth and burst.
 pub(super) fn apply(dir: &Dir, cpu: &Cpu, weights: Weights) -> Result<()> {
     // First, since leaving SCHED_IDLE is what lets a weight be set. Going idle makes the weight the kernel's.

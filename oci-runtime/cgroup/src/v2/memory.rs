@@ -21,7 +21,29 @@ pub(super) fn validate(memory: &Memory) -> Result<()> {
     if memory.disable_oom_killer == Some(true) {
         return missing("memory.disableOOMKiller", "let processes wait for memory");
     }
+    if memory.kernel_tcp.unwrap_or(0) > 0 {
+        return missing("memory.kernelTCP", "limit the buffers of TCP by themselves");
+    }
     swap_alone(memory).map(drop)
+}
+
+/// Where it was asked for, refuses a limit below what is in use, for which the kernel would kill. The wording is runc's.
+pub(super) fn refuse_below_usage(dir: &Dir, memory: &Memory) -> Result<()> {
+    if !memory.check_before_update {
+        return Ok(());
+    }
+    // A cgroup without the controller has no limit to set either.
+    let Some(usage) = dir.read_if_there("memory.current")? else { return Ok(()) };
+    let usage = usage.trim_end().parse().map_err(|_| dir.malformed("memory.current", &usage, "a number of bytes"))?;
+    let too_low = |limit: Option<i64>| limit.filter(|&limit| limit > 0 && limit.unsigned_abs() <= usage);
+    let refuse = |field, what, limit| {
+        Err(Error::BadValue { field, reason: format!("rejecting {what} limit {limit} <= usage {usage}") })
+    };
+    match (too_low(memory.swap), too_low(memory.limit)) {
+        (Some(swap), _) => refuse("memory.swap", "memory+swap", swap),
+        (None, Some(limit)) => refuse("memory.limit", "memory", limit),
+        (None, None) => Ok(()),
+    }
 }
 
 /// Sets the limits; 0 is absent, below zero is none.
@@ -166,6 +188,21 @@ mod tests {
         let no_killer = Memory { disable_oom_killer: Some(true), ..Memory::default() };
         assert!(refused(&no_killer).starts_with("linux.resources.memory.disableOOMKiller: "));
         validate(&Memory { disable_oom_killer: Some(false), ..Memory::default() }).expect("what v2 does");
+    }
+
+    #[test]
+    fn a_limit_below_what_is_in_use_is_refused_where_that_is_asked_for() {
+        let fixture = Fixture::new(&[("memory.current", "5000\n")]);
+        let check = |limit, swap, check_before_update| {
+            let memory = Memory { limit: Some(limit), swap: Some(swap), check_before_update, ..Memory::default() };
+            refuse_below_usage(&fixture.dir, &memory).err().map(|error| error.to_string())
+        };
+        let memory = "linux.resources.memory.limit: rejecting memory limit 4096 <= usage 5000";
+        assert_eq!(check(4096, 0, true).as_deref(), Some(memory));
+        let both = "linux.resources.memory.swap: rejecting memory+swap limit 4999 <= usage 5000";
+        assert_eq!(check(4096, 4999, true).as_deref(), Some(both));
+        assert_eq!(check(4096, 0, false), None);
+        assert_eq!((check(5001, -1, true), check(-1, 0, true)), (None, None));
     }
 
     #[test]

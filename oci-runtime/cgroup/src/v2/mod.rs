@@ -14,15 +14,30 @@ mod unified;
 use controllers::Controllers;
 
 use crate::dir::Dir;
-use crate::{CgroupPath, Details, Resources, Result, Stats, hugetlb};
+use crate::error::in_field;
+use crate::{CgroupPath, Details, Error, Network, Resources, Result, Stats, hugetlb, rdma};
 
 pub(crate) use cpu::Weights;
 
 /// Refuses what no write is needed to see: nothing has been changed yet.
 pub(crate) fn validate(resources: &Resources) -> Result<()> {
     crate::devices::outcome(&resources.devices)?;
+    cpu::validate(&resources.cpu)?;
     memory::validate(&resources.memory)?;
+    io::validate(&resources.block_io)?;
+    refuse_network(&resources.network)?;
     unified::validate(&resources.unified)
+}
+
+/// v2 marks no packets: BPF programs and iptables' cgroup match by path have taken the place of that.
+fn refuse_network(network: &Network) -> Result<()> {
+    let missing =
+        |field, controller| Err(Error::Missing { field, missing: format!("cgroup v2 has no {controller} controller") });
+    match network {
+        Network { class_id: Some(1..), .. } => missing("network.classID", "net_cls"),
+        Network { priorities, .. } if !priorities.is_empty() => missing("network.priorities", "net_prio"),
+        _ => Ok(()),
+    }
 }
 
 /// Sets up a new container's cgroup at `path`: controllers, limits, device rules.
@@ -41,13 +56,16 @@ pub(crate) fn apply(dir: &Dir, resources: &Resources, weights: Weights) -> Resul
 
 fn apply_with(dir: &Dir, controllers: &Controllers, resources: &Resources, weights: Weights) -> Result<()> {
     require_all(controllers, resources)?;
-    cpu::apply(dir, &resources.cpu, weights)?;
-    cpuset::apply(dir, &resources.cpuset)?;
-    memory::apply(dir, &resources.memory)?;
-    pids::apply(dir, resources.pids)?;
-    hugetlb::apply(Some(hugetlb::At::V2(dir)), &resources.hugetlb)?;
+    memory::refuse_below_usage(dir, &resources.memory)?;
+    cpu::apply(dir, &resources.cpu, weights).map_err(in_field("cpu"))?;
+    cpuset::apply(dir, &resources.cpuset).map_err(in_field("cpu"))?;
+    memory::apply(dir, &resources.memory).map_err(in_field("memory"))?;
+    pids::apply(dir, resources.pids).map_err(in_field("pids"))?;
+    io::apply(dir, &resources.block_io).map_err(in_field("blockIO"))?;
+    hugetlb::apply(Some(hugetlb::At::V2(dir)), &resources.hugetlb).map_err(in_field("hugepageLimits"))?;
+    rdma::apply(dir, &resources.rdma).map_err(in_field("rdma"))?;
     // Last: it is the raw word, and may correct what was converted.
-    unified::apply(dir, &resources.unified)
+    unified::apply(dir, &resources.unified).map_err(in_field("unified"))
 }
 
 /// Every limit has its controller.
@@ -58,7 +76,9 @@ fn require_all(controllers: &Controllers, resources: &Resources) -> Result<()> {
         (!cpuset::is_empty(&resources.cpuset), "cpuset", "cpu.cpus"),
         (!memory::is_empty(&resources.memory), "memory", "memory"),
         (resources.pids.is_some_and(|limit| limit >= 0), "pids", "pids"),
+        (!io::is_empty(&resources.block_io), "io", "blockIO"),
         (pages, "hugetlb", "hugepageLimits"),
+        (!resources.rdma.is_empty(), "rdma", "rdma"),
     ] {
         if wanted {
             controllers.require(controller, field)?;
