@@ -198,3 +198,104 @@ fn a_container_in_a_foreign_pid_namespace_is_killed_and_deleted_whole() {
     container.verb(&["delete", "--force"]).success();
     assert!(!dir.exists());
 }
+
+/// Controllers that a container's cgroup can have here.
+fn controllers(root: &Path) -> Vec<String> {
+    read(root.join("cgroup.controllers")).split(' ').map(str::to_owned).collect()
+}
+
+#[test]
+fn a_limit_is_written_where_its_controller_is_and_refused_by_name_where_it_is_not() {
+    let (world, root) = enter();
+    let there = controllers(&root);
+    for (controller, field, resources, files) in [
+        // The weight that runc gives: a straight line from shares would be 20.
+        ("cpu", "cpu", json!({"cpu": {"shares": 512}}), vec![("cpu.weight", "59")]),
+        ("cpu", "cpu", json!({"cpu": {"shares": 1024}}), vec![("cpu.weight", "100")]),
+        (
+            "cpu",
+            "cpu",
+            json!({"cpu": {"quota": 50000, "period": 200_000, "burst": 3000}}),
+            vec![("cpu.max", "50000 200000"), ("cpu.max.burst", "3000")],
+        ),
+        ("cpu", "cpu", json!({"cpu": {"idle": 1, "shares": 512}}), vec![("cpu.idle", "1")]),
+        (
+            "cpuset",
+            "cpu.cpus",
+            json!({"cpu": {"cpus": "0", "mems": "0"}}),
+            vec![("cpuset.cpus", "0"), ("cpuset.mems", "0")],
+        ),
+        (
+            "memory",
+            "memory",
+            json!({"memory": {"limit": 67_108_864, "reservation": 33_554_432, "swap": 100_663_296}}),
+            vec![("memory.max", "67108864"), ("memory.low", "33554432"), ("memory.swap.max", "33554432")],
+        ),
+        (
+            "memory",
+            "unified",
+            json!({"unified": {"memory.oom.group": "1", "memory.high": "50331648", "memory.min": "4096"}}),
+            vec![("memory.oom.group", "1"), ("memory.high", "50331648"), ("memory.min", "4096")],
+        ),
+        ("pids", "pids", json!({"pids": {"limit": 50}}), vec![("pids.max", "50")]),
+        (
+            "hugetlb",
+            "hugepageLimits",
+            json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}]}),
+            vec![("hugetlb.2MB.max", "4194304"), ("hugetlb.2MB.rsvd.max", "4194304")],
+        ),
+        ("rdma", "rdma", json!({"rdma": {"mlx5": {}}}), vec![]),
+    ] {
+        let mut container = Container::new(&world, STAY);
+        container.bundle.set("/linux/resources", resources);
+        let created = container.create(&[]);
+        if there.iter().any(|name| name == controller) {
+            created.success();
+            for (file, value) in files {
+                assert_eq!(read(dir(&root, &container).join(file)), value, "{file}");
+            }
+        } else {
+            let text = format!("linux.resources.{field}: cgroup ");
+            check_refused(&created, 1, &text);
+            check_refused(&created, 1, &format!("has no {controller} controller: this host does not have it"));
+            assert!(!dir(&root, &container).exists());
+        }
+    }
+}
+
+#[test]
+fn what_cgroup_v2_has_no_file_for_is_refused_by_name() {
+    let (world, _) = enter();
+    for (resources, text) in [
+        (json!({"memory": {"swappiness": 60}}), "linux.resources.memory.swappiness: "),
+        (json!({"memory": {"disableOOMKiller": true}}), "linux.resources.memory.disableOOMKiller: "),
+        (json!({"memory": {"kernelTCP": 1}}), "linux.resources.memory.kernelTCP: "),
+        (json!({"cpu": {"realtimeRuntime": 1000}}), "linux.resources.cpu.realtimeRuntime: "),
+        (json!({"blockIO": {"leafWeight": 10}}), "linux.resources.blockIO.leafWeight: "),
+        (json!({"network": {"classID": 1}}), "linux.resources.network.classID: "),
+        (json!({"unified": {"../cgroup.procs": "1"}}), "must be a file name (no slashes)"),
+    ] {
+        let mut container = Container::new(&world, STAY);
+        container.bundle.set("/linux/resources", resources);
+        check_refused(&container.create(&[]), 1, text);
+    }
+}
+
+#[test]
+fn a_cgroup_with_processes_passes_no_controller_on_and_the_refusal_says_so() {
+    let (world, root) = enter();
+    let mut container = Container::new(&world, STAY);
+    let parent = dir(&root, &container);
+    fs::create_dir(&parent).expect("a cgroup");
+    let mut sleeper = world.command("sleep").arg("1000").spawn().expect("a process");
+    write(&parent.join("cgroup.procs"), sleeper.id().to_string());
+    container.bundle.set("/linux/resources", json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 2_097_152}]}));
+    container.bundle.set("/linux/cgroupsPath", json!(format!("{}/below", cgroups_path(&container))));
+    check_refused(&container.create(&[]), 1, "it has processes of its own, and only a cgroup without any passes");
+    // Without a limit that needs it the container starts.
+    container.bundle.set("/linux/resources", json!({}));
+    container.create(&[]).success();
+    container.verb(&["delete", "--force"]).success();
+    sleeper.kill().and_then(|()| sleeper.wait()).expect("the process ends");
+    fs::remove_dir(&parent).expect("nothing is left in it");
+}
