@@ -101,3 +101,26 @@ fn compile(profile: &Profile) -> Result<Program> {
         .map_err(|error| Failure::internal("keep a seccomp program", &error))?;
     Ok(Program { memfd, filter: Filter { flags: program.flags(), listener } })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled(json: &str) -> Result<Filter> {
+        compile(&serde_json::from_str(json).unwrap()).map(|program| program.filter)
+    }
+
+    #[test]
+    fn a_program_goes_with_the_flags_and_the_listener_of_its_profile() {
+        let speculation = Filter { flags: 4, listener: None };
+        assert_eq!(compile(&::seccomp::runtime_default(&["CAP_CHOWN"])).unwrap().filter, speculation);
+        let filter = compiled(r#"{"defaultAction":"SCMP_ACT_ALLOW","flags":["SECCOMP_FILTER_FLAG_LOG"]}"#).unwrap();
+        assert_eq!(filter, Filter { flags: 2, listener: None });
+        let rule = r#"{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}"#;
+        let json =
+            |path: &str| format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"{path}","syscalls":[{rule}]}}"#);
+        let filter = compiled(&json("/run/agent")).unwrap();
+        assert_eq!(filter.listener, Some(Listener { path: "/run/agent".into(), metadata: String::new() }));
+        assert!(compiled(&json("")).is_err());
+    }
+}

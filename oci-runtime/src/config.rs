@@ -22,6 +22,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Spec, Vec<String>), ParseError> {
     let fail = |source| ParseError { what: "config.json", source };
     let mut value: Value = serde_json::from_slice(bytes).map_err(fail)?;
     let warnings = value.get_mut("process").map(make_readable).unwrap_or_default();
+    drop_empty_filter(&mut value);
     Ok((serde_json::from_value(value).map_err(fail)?, warnings))
 }
 
@@ -41,6 +42,17 @@ fn make_readable(process: &mut Value) -> Vec<String> {
     respell_scheduler_flags(process);
     tidy_affinity(process);
     drop_unknown_capabilities(process)
+}
+
+/// As runc: a filter with neither a default action nor rules is none. That is how Go's types write an empty one.
+fn drop_empty_filter(config: &mut Value) {
+    let Some(linux) = config.get_mut("linux").and_then(Value::as_object_mut) else { return };
+    let Some(filter) = linux.get("seccomp").and_then(Value::as_object) else { return };
+    let no_action = filter.is_empty() || filter.get("defaultAction").is_some_and(|action| action.as_str() == Some(""));
+    let no_rules = filter.get("syscalls").is_none_or(|rules| rules.is_null() || *rules == Value::Array(Vec::new()));
+    if no_action && no_rules {
+        linux.remove("seccomp");
+    }
 }
 
 /// Two flags have other names in the `oci-spec` crate than in the runtime-spec.
@@ -136,6 +148,19 @@ mod tests {
         for list in [",", " ", "a", "1-2-3"] {
             assert_eq!(affinity(list), Err(()), "{list:?}");
         }
+    }
+
+    #[test]
+    fn a_filter_without_action_and_rules_is_none() {
+        let seccomp = |json: &str| {
+            let config = format!(r#"{{"ociVersion":"1.0.0","linux":{{"seccomp":{json}}}}}"#);
+            parse(config.as_bytes()).map(|(spec, _)| spec.linux().as_ref().unwrap().seccomp().is_some())
+        };
+        for empty in ["{}", r#"{"defaultAction":"","syscalls":[]}"#] {
+            assert!(!seccomp(empty).unwrap(), "{empty}");
+        }
+        assert!(seccomp(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).unwrap());
+        seccomp(r#"{"syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW"}]}"#).unwrap_err();
     }
 
     #[test]

@@ -150,12 +150,12 @@ fn attach_bind(bind: &Bind, plan: &MountPlan, root: &RootFd, stage: &str) -> Res
     if target == Path::new("/proc") && filesystem_magic(&bind.mount).step(|| stage.to_owned())? != PROC_MAGIC {
         return Err(Error::Refused(format!("{stage}: {NOT_OF_TYPE_PROC}")));
     }
-    let covered = match root.open_path_nofollow(target) {
-        Ok(link) if plan.links.cover_target && is_link(&link).step(|| stage.to_owned())? => {
-            refuse_inside_proc(link, target, stage)?
-        }
-        _ if bind.is_directory => directory(root, target, stage)?,
-        _ => {
+    let link =
+        plan.links.cover_target.then(|| open_link(target, root)).transpose().step(|| stage.to_owned())?.flatten();
+    let covered = match link {
+        Some(link) => refuse_inside_proc(link, target, stage)?,
+        None if bind.is_directory => directory(root, target, stage)?,
+        None => {
             let file = root.ensure_file(target, 0o644).step(|| stage.to_owned())?;
             refuse_inside_proc(file, target, stage)?
         }
@@ -163,8 +163,13 @@ fn attach_bind(bind: &Bind, plan: &MountPlan, root: &RootFd, stage: &str) -> Res
     move_mount(&bind.mount, &covered).step(|| stage.to_owned())
 }
 
-fn is_link(file: &OwnedFd) -> sys::Result<bool> {
-    Ok(at::file_type(&at::fstat(file)?) == SFlag::S_IFLNK)
+/// The symbolic link that stands there, if one does.
+fn open_link(target: &Path, root: &RootFd) -> sys::Result<Option<OwnedFd>> {
+    match root.open_path_nofollow(target) {
+        Ok(link) => Ok((at::file_type(&at::fstat(&link)?) == SFlag::S_IFLNK).then_some(link)),
+        Err(error) if error.is(Errno::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn directory(root: &RootFd, target: &Path, stage: &str) -> Result<OwnedFd, Error> {

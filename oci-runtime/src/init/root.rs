@@ -51,10 +51,11 @@ pub(super) fn enter(plan: &Plan, root: &RootFd) -> Result<(), Error> {
     }
 }
 
-/// `rootfsPropagation`, on what is `/` now. Private and slave are what a new root without peers is already.
+/// `rootfsPropagation`, on what is `/` now. Private and slave are what a new root without peers is already; volumes began with
+/// either, and may have been told to be something else.
 pub(super) fn set_propagation(plan: &Plan) -> Result<(), Error> {
     let Some(change) = plan.root_propagation else { return Ok(()) };
-    if matches!(change.kind, Propagation::Private) {
+    if matches!(change.kind, Propagation::Private | Propagation::Slave) {
         return Ok(());
     }
     let attr = Attr { propagation: Some(change.kind), ..Attr::default() };

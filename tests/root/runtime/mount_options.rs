@@ -57,6 +57,14 @@ fn seen(world: &World, mounts: &[Value]) -> Vec<String> {
     lines
 }
 
+/// The propagation in lines of a target and the tags of its mount, without numbers, by target.
+fn kinds(text: &str) -> Vec<String> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    let kind = |line: &str| line.split_once(' ').map_or("", |(_, kind)| kind).replace(|c: char| c.is_ascii_digit(), "");
+    lines.into_iter().map(|line| kind(line).trim().to_owned()).collect()
+}
+
 #[test]
 fn a_bind_mount_whose_options_name_any_attribute_has_just_these() {
     let world = World::enter();
@@ -154,10 +162,6 @@ fn every_kind_of_propagation_is_set_in_its_order() {
     }
     bundle.mount(tmpfs("/vs", &["shared"])).mount(tmpfs("/vu", &["unbindable"])).mount(tmpfs("/vp", &[]));
     let text = bundle.run().success();
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines.sort_unstable();
-    let kind = |line: &str| line.split_once(' ').map_or("", |(_, kind)| kind).replace(|c: char| c.is_ascii_digit(), "");
-    let kinds: Vec<String> = lines.into_iter().map(|line| kind(line).trim().to_owned()).collect();
     let expected = [
         "",
         "",
@@ -174,7 +178,7 @@ fn every_kind_of_propagation_is_set_in_its_order() {
         "shared:",
         "unbindable",
     ];
-    assert_eq!(kinds, expected, "{text}");
+    assert_eq!(kinds(&text), expected, "{text}");
 }
 
 #[test]
@@ -304,4 +308,25 @@ fn links_at_either_end_of_a_mount_can_be_copied_mounted_or_covered() {
     bundle.mount(bind("/covered", &volume.join("file"), &["bind", "dest-nofollow"]));
     bundle.set("/mounts/9/source", json!(volume.join("file")));
     assert_eq!(bundle.run().success(), "file\nfile\ncontent\ncontent\nno link\n");
+}
+
+/// Those of the volumes as well: what is not recursive, runc leaves as it is on the host.
+#[test]
+fn the_propagation_of_the_root_is_what_volumes_begin_with() {
+    let world = World::enter();
+    let volume = Mounted::new(&world, "nosuid");
+    output(world.command("mount").arg("--make-shared").arg(&volume.path)).success();
+    let script = "while read a b c d e f g; do case $e in /|/v*) echo $e ${g%%-*};; esac; done < /proc/self/mountinfo";
+    for (name, root, plain, shared) in [
+        ("rprivate", "", "", "shared:"),
+        ("rslave", "", "master:", "shared: master:"),
+        ("shared", "shared:", "shared:", "shared:"),
+        ("rshared", "shared:", "shared:", "shared:"),
+    ] {
+        let mut bundle = Bundle::new(&world, script);
+        bundle.set("/linux/rootfsPropagation", json!(name));
+        bundle.mount(bind("/v0", &volume.path, &["rbind"]));
+        bundle.mount(bind("/v1", &volume.path, &["rbind", "rshared"]));
+        assert_eq!(kinds(&bundle.run().success()), [root, plain, shared], "{name}");
+    }
 }
