@@ -38,6 +38,7 @@ pub fn create(plan: Plan, mut inputs: Inputs<'_>) -> Result<Created, Error> {
         best_effort_oom_score: inputs.best_effort_oom_score,
         best_effort_rlimits: inputs.best_effort_rlimits,
         preserve_fds: inputs.preserve_fds,
+        keep_keyring: inputs.keep_keyring,
         own_image: own_image::stat()?,
         program_at_start: inputs.program_at_start,
     };

@@ -65,6 +65,7 @@ fn enter_and_run(
         best_effort_oom_score: inputs.best_effort_oom_score,
         best_effort_rlimits: inputs.best_effort_rlimits,
         preserve_fds: inputs.preserve_fds,
+        keep_keyring: inputs.keep_keyring,
         own_image: own_image::stat()?,
         program_at_start: false,
     };
@@ -189,7 +190,7 @@ impl Join<'_> {
         let forked = sys::process::clone3_alone(&arguments, &alone);
         match forked.step(|| "clone the process inside the container".to_owned())? {
             Fork::Child => {
-                init::start_session()?;
+                init::start_session(&settings)?;
                 init::become_program(&plan, &settings, prepared, channel)
             }
             Fork::Parent(child) => {

@@ -37,6 +37,8 @@ pub struct Inputs<'a> {
     pub best_effort_rlimits: bool,
     /// How many fds from 3 on the program inherits; they must be open.
     pub preserve_fds: u32,
+    /// The process stays in the caller's session keyring instead of getting one of its own (session-keyring(7)).
+    pub keep_keyring: bool,
     /// A program that is missing or not executable is told by the start, on [`Created::status`], instead of by `create`:
     /// clients of the CRI look for it there.
     pub program_at_start: bool,
@@ -70,6 +72,7 @@ impl<'a> Inputs<'a> {
             best_effort_oom_score: false,
             best_effort_rlimits: false,
             preserve_fds: 0,
+            keep_keyring: false,
             program_at_start: false,
             progress,
             cgroups: None,
@@ -95,6 +98,8 @@ pub struct ExecInputs<'a> {
     pub best_effort_rlimits: bool,
     /// See [`Inputs::preserve_fds`].
     pub preserve_fds: u32,
+    /// See [`Inputs::keep_keyring`].
+    pub keep_keyring: bool,
     /// See [`Inputs::progress`].
     pub progress: &'a mut dyn FnMut(&str),
     /// See [`Born`].
@@ -112,6 +117,7 @@ impl<'a> ExecInputs<'a> {
             best_effort_oom_score: false,
             best_effort_rlimits: false,
             preserve_fds: 0,
+            keep_keyring: false,
             progress,
             born: None,
         }

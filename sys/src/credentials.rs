@@ -136,6 +136,11 @@ pub fn seccomp_mode() -> Result<i32> {
         .map_err(|errno| Error::new("prctl", errno, "PR_GET_SECCOMP"))
 }
 
+/// The effective user and group (geteuid(2), getegid(2)).
+pub fn effective_ids() -> (u32, u32) {
+    (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())
+}
+
 /// True if the effective user is 0 in our user namespace (geteuid(2)).
 pub fn is_root() -> bool {
     unistd::geteuid().is_root()

@@ -6,6 +6,8 @@ mod cgroup_v2;
 mod cgroups;
 mod foreground;
 mod life;
+mod limits;
+mod verbs;
 
 use std::fs::File;
 use std::path::Path;
@@ -78,6 +80,14 @@ impl<'a> Container<'a> {
         output(self.command(&[&["exec"], flags].concat()).args(command))
     }
 
+    /// Leaves another process behind in the container.
+    fn leave_behind(&self, command: &[&str]) {
+        let null = || Stdio::from(File::options().read(true).write(true).open("/dev/null").expect("the null device"));
+        let mut exec = self.command(&["exec", "--detach"]);
+        exec.args(command).stdin(null()).stdout(null()).stderr(null());
+        assert!(exec.status().expect("start the runtime").success());
+    }
+
     fn state(&self) -> Value {
         serde_json::from_str(&self.verb(&["state"]).success()).expect("JSON from state")
     }
@@ -95,6 +105,11 @@ impl Drop for Container<'_> {
     fn drop(&mut self) {
         self.verb(&["delete", "--force"]);
     }
+}
+
+/// What only our runtime does, or does in other words, is not asked of another one.
+fn is_ours() -> bool {
+    std::env::var_os("ORLOP_RUNTIME").is_none()
 }
 
 /// Asserts that a verb failed with the exit code, and that what it told holds the text.

@@ -1,14 +1,16 @@
-//! Flags, as runc 1.5 has them: one struct per verb.
+//! The arguments: flags before the verb, and how the flags of a verb are read. Those stand beside each verb.
 //!
-//! Flags may stand before and after the container id, except for exec, where everything after the id belongs to
-//! the program. What is not built is refused by name.
+//! Flags may stand before and after the container id, except for exec and ps, where everything after the id belongs to
+//! another program. What is not built is refused by name.
 
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
 
 use lexopt::prelude::*;
 
-use super::{Error, SPEC_VERSION};
+use super::verb::{self, Verb};
+use super::{SPEC_VERSION, help};
 
 /// What the arguments ask for.
 #[derive(Debug)]
@@ -49,154 +51,117 @@ pub(crate) struct LogFlags {
     pub(crate) json: bool,
 }
 
-/// What to do.
-#[derive(Debug)]
-pub(crate) enum Verb {
-    Create(Create),
-    Run(Run),
-    Exec(Box<Exec>),
-    Start { id: String },
-    State { id: String },
-    Kill { id: String, signal: String, all: bool },
-    Delete { id: String, force: bool },
-    List(List),
+/// Arguments that make no command.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Misuse {
+    message: String,
+    /// The text of the verb, whose flags were misused; it goes to stdout.
+    pub(crate) help: Option<String>,
+    pub(crate) exit_code: u8,
 }
 
-impl Verb {
-    /// How many fds beyond the standard streams `--preserve-fds` says we were given.
-    pub(crate) fn preserve_fds(&self) -> u32 {
-        match self {
-            Verb::Create(create) => create.streams.preserve_fds,
-            Verb::Run(run) => run.create.streams.preserve_fds,
-            Verb::Exec(exec) => exec.streams.preserve_fds,
-            _ => 0,
+/// Why reading a verb's flags came to an end before they did.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// `-h`
+    Help,
+    /// What is wrong.
+    Wrong(String),
+}
+
+impl From<String> for Stop {
+    fn from(message: String) -> Stop {
+        Stop::Wrong(message)
+    }
+}
+
+impl From<&str> for Stop {
+    fn from(message: &str) -> Stop {
+        Stop::Wrong(message.to_owned())
+    }
+}
+
+impl From<lexopt::Error> for Stop {
+    fn from(error: lexopt::Error) -> Stop {
+        match error {
+            // In Go's words: podman looks for them to see whether a flag is known.
+            lexopt::Error::MissingValue { option: Some(option) } => {
+                format!("flag needs an argument: -{}", option.trim_start_matches('-')).into()
+            }
+            error => error.to_string().into(),
         }
     }
+}
 
-    /// Whether the sockets of `LISTEN_FDS` are for the process that this makes.
-    pub(crate) fn takes_sockets(&self) -> bool {
-        matches!(self, Verb::Create(_) | Verb::Run(_))
+/// Of Go's command line library, for a verb that there is not.
+const NO_SUCH_VERB: u8 = 3;
+
+/// What comes before the flags of a verb.
+enum Before {
+    Verb(Global, String),
+    Help,
+    Version,
+}
+
+/// Parses the arguments after the program's name.
+pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Parsed, Misuse> {
+    let wrong = |message: String| Misuse { message, help: None, exit_code: super::FAILED };
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let (global, mut name) = match before_verb(&mut parser) {
+        Ok(Before::Verb(global, name)) => (global, name),
+        Ok(Before::Version) => return Ok(Parsed::Print(version())),
+        Ok(Before::Help) | Err(Stop::Help) => return Ok(Parsed::Print(help::overview())),
+        Err(Stop::Wrong(message)) => return Err(wrong(message)),
+    };
+    let only_help = ["help", "h"].contains(&name.as_str());
+    if only_help {
+        match parser.value().map(ValueExt::string) {
+            Ok(Ok(topic)) => name = topic,
+            _ => return Ok(Parsed::Print(help::overview())),
+        }
+    }
+    let Some(entry) = verb::find(&name) else {
+        let message = format!("No help topic for '{name}'");
+        return Err(Misuse { exit_code: NO_SUCH_VERB, ..wrong(message) });
+    };
+    let text = || entry.help.text(entry.name);
+    let parsed = if only_help { Err(Stop::Help) } else { (entry.parse)(&mut parser) };
+    match parsed {
+        Ok(verb) => Ok(Parsed::Command(Command { global, verb })),
+        Err(Stop::Help) => Ok(Parsed::Print(text())),
+        Err(Stop::Wrong(message)) => Err(Misuse { help: Some(text()), ..wrong(message) }),
     }
 }
 
-/// create
-#[derive(Debug, Default)]
-pub(crate) struct Create {
-    pub(crate) id: String,
-    pub(crate) bundle: Option<PathBuf>,
-    pub(crate) streams: Streams,
-}
-
-/// run
-#[derive(Debug, Default)]
-pub(crate) struct Run {
-    pub(crate) create: Create,
-    pub(crate) detach: bool,
-    pub(crate) keep: bool,
-    pub(crate) no_subreaper: bool,
-}
-
-/// What create, run and exec have in common.
-#[derive(Debug, Default)]
-pub(crate) struct Streams {
-    pub(crate) console_socket: Option<PathBuf>,
-    pub(crate) pidfd_socket: Option<PathBuf>,
-    /// Absolute: the working directory may be changed before it is written.
-    pub(crate) pid_file: Option<PathBuf>,
-    pub(crate) preserve_fds: u32,
-}
-
-/// exec
-#[derive(Debug, Default)]
-pub(crate) struct Exec {
-    pub(crate) id: String,
-    pub(crate) args: Vec<String>,
-    /// A process.json, which makes the flags on the process void.
-    pub(crate) process: Option<PathBuf>,
-    pub(crate) detach: bool,
-    pub(crate) ignore_paused: bool,
-    pub(crate) tty: bool,
-    pub(crate) cwd: Option<String>,
-    pub(crate) env: Vec<String>,
-    pub(crate) user: Option<String>,
-    pub(crate) additional_gids: Vec<u32>,
-    pub(crate) capabilities: Vec<String>,
-    pub(crate) no_new_privs: Option<bool>,
-    pub(crate) apparmor: Option<String>,
-    pub(crate) process_label: Option<String>,
-    pub(crate) streams: Streams,
-}
-
-/// list
-#[derive(Debug, Default)]
-pub(crate) struct List {
-    pub(crate) json: bool,
-    pub(crate) quiet: bool,
-}
-
-const NOT_BUILT: [&str; 9] = ["checkpoint", "events", "features", "pause", "ps", "restore", "resume", "spec", "update"];
-
-const HELP: &str = "\
-orlop-runtime - runs containers as the Open Container Initiative describes them
-
-usage: orlop-runtime [--root DIR] [--log FILE] [--log-format text|json] [--debug] VERB …
-
-  create [-b BUNDLE] [--console-socket PATH] [--pidfd-socket PATH] [--pid-file FILE] [--preserve-fds N] ID
-  start ID
-  run [create's flags] [-d] [--keep] [--no-subreaper] ID
-  exec [-d] [-t] [-p FILE] [--cwd DIR] [-e NAME=VALUE]… [-u UID[:GID]] [-g GID]… [-c CAP]… [--no-new-privs]
-       [--apparmor PROFILE] [--ignore-paused] [create's flags without -b] ID COMMAND…
-  state ID
-  kill ID [SIGNAL]
-  delete [-f] ID
-  list [-f table|json] [-q]
-
-Not built yet: checkpoint events features pause ps restore resume spec update.
-";
-
-/// Parses the arguments after the program's name.
-pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Parsed, Error> {
-    let mut parser = lexopt::Parser::from_args(arguments);
-    let mut global =
-        Global { root: Root { path: "/run/orlop/runtime".into(), given: false }, log: LogFlags::default() };
-    let verb = loop {
-        match parser.next()? {
-            Some(Long("root")) => global.root = root(parser.value()?)?,
-            Some(Long("log")) => {
-                global.log.file = Some(parser.value()?.into()).filter(|path: &PathBuf| path != Path::new(""))
-            }
-            Some(Long("log-format")) => global.log.json = log_format(&parser.value()?.string()?)?,
+fn before_verb(parser: &mut lexopt::Parser) -> Result<Before, Stop> {
+    let mut root = Root { path: "/run/orlop/runtime".into(), given: false };
+    let mut log = LogFlags::default();
+    loop {
+        let name = match next_token(parser)? {
+            Some(Token::Plain(verb)) => return Ok(Before::Verb(Global { root, log }, verb)),
+            Some(Token::Flag(name)) => name,
+            None => return Ok(Before::Help),
+        };
+        match name.as_str() {
+            "--root" => root = root_of(parser.value()?)?,
+            "--log" => log.file = path(parser)?,
+            "--log-format" => log.json = log_format(&text(parser)?)?,
             // Nothing is logged but errors and warnings, which are never left out.
-            Some(Long("debug")) => drop(bool_value(&mut parser)?),
-            Some(Long("systemd-cgroup")) => {
-                if bool_value(&mut parser)? {
+            "--debug" => drop(switch(parser, &name)?),
+            "--systemd-cgroup" => {
+                if switch(parser, &name)? {
                     return Err("--systemd-cgroup: the systemd cgroup driver is not built yet".into());
                 }
             }
-            Some(Long("rootless")) => match parser.value()?.string()?.as_str() {
+            "--rootless" => match text(parser)?.as_str() {
                 "auto" | "false" => {}
                 other => return Err(format!("--rootless {other}: containers without root are not built yet").into()),
             },
-            Some(Long("version") | Short('v')) => return Ok(Parsed::Print(version())),
-            Some(Long("help") | Short('h')) | None => return Ok(Parsed::Print(HELP.to_owned())),
-            Some(Value(verb)) => break verb.string()?,
-            Some(other) => return Err(other.unexpected().into()),
+            "-v" | "--version" => return Ok(Before::Version),
+            name => return Err(unknown(name)),
         }
-    };
-    let verb = match verb.as_str() {
-        "create" => Verb::Create(create(&mut parser)?),
-        "run" => Verb::Run(run(&mut parser)?),
-        "exec" => Verb::Exec(Box::new(exec(&mut parser)?)),
-        "start" => Verb::Start { id: only_id(&mut parser, "start")? },
-        "state" => Verb::State { id: only_id(&mut parser, "state")? },
-        "kill" => kill(&mut parser)?,
-        "delete" => delete(&mut parser)?,
-        "list" => Verb::List(list(&mut parser)?),
-        "help" => return Ok(Parsed::Print(HELP.to_owned())),
-        verb if NOT_BUILT.contains(&verb) => return Err(format!("{verb} is not built yet").into()),
-        verb => return Err(format!("No help topic for '{verb}'").into()),
-    };
-    Ok(Parsed::Command(Command { global, verb }))
+    }
 }
 
 fn version() -> String {
@@ -204,9 +169,9 @@ fn version() -> String {
 }
 
 /// An absolute path without `.` and `..`. The root of the file system would make every directory a container.
-fn root(value: OsString) -> Result<Root, Error> {
+fn root_of(value: OsString) -> Result<Root, Stop> {
     let mut path = PathBuf::from("/");
-    for component in absolute(value)?.components() {
+    for component in absolute(value.into())?.components() {
         match component {
             Component::ParentDir => drop(path.pop()),
             Component::Normal(name) => path.push(name),
@@ -219,12 +184,7 @@ fn root(value: OsString) -> Result<Root, Error> {
     }
 }
 
-fn absolute(value: OsString) -> Result<PathBuf, Error> {
-    let directory = std::env::current_dir().map_err(|error| format!("read the working directory: {error}"))?;
-    Ok(directory.join(value))
-}
-
-fn log_format(value: &str) -> Result<bool, Error> {
+fn log_format(value: &str) -> Result<bool, Stop> {
     match value {
         "" | "text" => Ok(false),
         "json" => Ok(true),
@@ -232,275 +192,99 @@ fn log_format(value: &str) -> Result<bool, Error> {
     }
 }
 
-/// A switch, which may also be given as `--switch=false`.
-fn bool_value(parser: &mut lexopt::Parser) -> Result<bool, Error> {
-    match parser.optional_value() {
-        None => Ok(true),
-        Some(value) => match value.string()?.as_str() {
-            "true" | "1" => Ok(true),
-            "false" | "0" => Ok(false),
-            other => Err(format!("{other:?} is neither true nor false").into()),
-        },
-    }
-}
-
-/// The arguments of a verb without flags of its own.
-fn only_id(parser: &mut lexopt::Parser, verb: &str) -> Result<String, Error> {
-    let mut id = Vec::new();
-    while let Some(argument) = parser.next()? {
-        match argument {
-            Value(value) => id.push(value.string()?),
-            other => return Err(other.unexpected().into()),
-        }
-    }
-    exactly_one(id, verb)
-}
-
-fn exactly_one(mut values: Vec<String>, verb: &str) -> Result<String, Error> {
-    match (values.pop(), values.is_empty()) {
-        (Some(value), true) => Ok(value),
-        _ => Err(format!("orlop-runtime: {verb:?} requires exactly 1 argument(s)").into()),
-    }
-}
-
 /// An argument that does not borrow the parser, which would keep a flag's value from being read.
-enum Token {
+pub(crate) enum Token {
     /// As it is written: `-b`, `--bundle`.
     Flag(String),
     Plain(String),
 }
 
-fn next(parser: &mut lexopt::Parser) -> Result<Option<Token>, Error> {
+/// The next argument; `-h` is never one.
+pub(crate) fn next_token(parser: &mut lexopt::Parser) -> Result<Option<Token>, Stop> {
     Ok(match parser.next()? {
+        Some(Short('h') | Long("help")) => return Err(Stop::Help),
         Some(Short(letter)) => Some(Token::Flag(format!("-{letter}"))),
         Some(Long(name)) => Some(Token::Flag(format!("--{name}"))),
-        Some(Value(value)) => Some(Token::Plain(value.string()?)),
+        Some(Value(value)) => Some(Token::Plain(plain(value)?)),
         None => None,
     })
 }
 
-fn create(parser: &mut lexopt::Parser) -> Result<Create, Error> {
-    let (mut create, mut ids) = (Create::default(), Vec::new());
-    while let Some(token) = next(parser)? {
-        match token {
-            Token::Plain(id) => ids.push(id),
-            Token::Flag(name) => create_flag(&mut create, &name, parser)?,
-        }
-    }
-    create.id = exactly_one(ids, "create")?;
-    Ok(create)
+/// All that is left, whatever it looks like.
+pub(crate) fn rest(parser: &mut lexopt::Parser) -> Result<Vec<String>, Stop> {
+    parser.raw_args()?.map(plain).collect()
 }
 
-fn run(parser: &mut lexopt::Parser) -> Result<Run, Error> {
-    let (mut run, mut ids) = (Run::default(), Vec::new());
-    while let Some(token) = next(parser)? {
-        let name = match token {
-            Token::Plain(id) => {
-                ids.push(id);
-                continue;
-            }
-            Token::Flag(name) => name,
-        };
-        match name.as_str() {
-            "-d" | "--detach" => run.detach = bool_value(parser)?,
-            "--keep" => run.keep = bool_value(parser)?,
-            "--no-subreaper" => run.no_subreaper = bool_value(parser)?,
-            name => create_flag(&mut run.create, name, parser)?,
-        }
-    }
-    run.create.id = exactly_one(ids, "run")?;
-    Ok(run)
+fn plain(value: OsString) -> Result<String, Stop> {
+    value.into_string().map_err(|value| format!("{value:?} is not UTF-8").into())
 }
 
-fn unknown(name: &str) -> Error {
-    format!("flag provided but not defined: {name}").into()
+/// The value of a flag.
+pub(crate) fn text(parser: &mut lexopt::Parser) -> Result<String, Stop> {
+    plain(parser.value()?)
 }
 
-fn create_flag(create: &mut Create, name: &str, parser: &mut lexopt::Parser) -> Result<(), Error> {
-    match name {
-        "-b" | "--bundle" => create.bundle = path(parser)?,
-        "--no-pivot" if bool_value(parser)? => {
-            return Err(
-                "--no-pivot is not supported: a root file system on a ramdisk works with pivot_root here".into()
-            );
-        }
-        "--no-new-keyring" if bool_value(parser)? => {
-            return Err("--no-new-keyring is not supported: a container never shares the session keyring".into());
-        }
-        "--no-pivot" | "--no-new-keyring" => {}
-        name => return stream_flag(&mut create.streams, name, parser),
-    }
-    Ok(())
+/// The number that is the value of the flag `name`.
+pub(crate) fn number<T: FromStr>(parser: &mut lexopt::Parser, name: &str) -> Result<T, Stop> {
+    let value = text(parser)?;
+    let bare = name.trim_start_matches('-');
+    value.parse().map_err(|_| format!("invalid value {value:?} for flag -{bare}: not a number in its range").into())
 }
 
-/// The flags that create, run and exec share.
-fn stream_flag(streams: &mut Streams, name: &str, parser: &mut lexopt::Parser) -> Result<(), Error> {
-    match name {
-        "--console-socket" => streams.console_socket = path(parser)?,
-        "--pidfd-socket" => streams.pidfd_socket = path(parser)?,
-        "--pid-file" => streams.pid_file = path(parser)?.map(|path| absolute(path.into())).transpose()?,
-        "--preserve-fds" => streams.preserve_fds = parser.value()?.parse()?,
-        name => return Err(unknown(name)),
-    }
-    Ok(())
-}
-
-/// An empty path is none.
-fn path(parser: &mut lexopt::Parser) -> Result<Option<PathBuf>, Error> {
+/// The path that is the value of a flag; an empty one is none.
+pub(crate) fn path(parser: &mut lexopt::Parser) -> Result<Option<PathBuf>, Stop> {
     Ok(Some(PathBuf::from(parser.value()?)).filter(|path| path != Path::new("")))
 }
 
-/// Everything after the id is the program's, whatever it looks like.
-fn exec(parser: &mut lexopt::Parser) -> Result<Exec, Error> {
-    let mut exec = Exec::default();
-    while let Some(token) = next(parser)? {
-        match token {
-            Token::Flag(name) => exec_flag(&mut exec, &name, parser)?,
-            Token::Plain(id) => {
-                exec.id = id;
-                exec.args = parser.raw_args()?.map(ValueExt::string).collect::<Result<_, _>>()?;
-                break;
-            }
-        }
-    }
-    match exec.id.as_str() {
-        "" => Err("orlop-runtime: \"exec\" requires a minimum of 1 argument(s)".into()),
-        _ => Ok(exec),
+/// Before the working directory may be changed.
+pub(crate) fn absolute(path: PathBuf) -> Result<PathBuf, Stop> {
+    let directory = std::env::current_dir().map_err(|error| format!("read the working directory: {error}"))?;
+    Ok(directory.join(path))
+}
+
+/// The switch `name`, which may also be given as `--switch=false`.
+pub(crate) fn switch(parser: &mut lexopt::Parser, name: &str) -> Result<bool, Stop> {
+    let Some(value) = parser.optional_value() else { return Ok(true) };
+    match value.to_str() {
+        Some("true" | "TRUE" | "True" | "t" | "T" | "1") => Ok(true),
+        Some("false" | "FALSE" | "False" | "f" | "F" | "0") => Ok(false),
+        _ => Err(format!("invalid boolean value {value:?} for -{}", name.trim_start_matches('-')).into()),
     }
 }
 
-fn exec_flag(exec: &mut Exec, name: &str, parser: &mut lexopt::Parser) -> Result<(), Error> {
-    match name {
-        "-p" | "--process" => exec.process = path(parser)?,
-        "-d" | "--detach" => exec.detach = bool_value(parser)?,
-        "-t" | "--tty" => exec.tty = bool_value(parser)?,
-        "-e" | "--env" => exec.env.push(parser.value()?.string()?),
-        "-u" | "--user" => exec.user = Some(parser.value()?.string()?),
-        "-g" | "--additional-gids" => exec.additional_gids.push(parser.value()?.parse()?),
-        "-c" | "--cap" => exec.capabilities.push(parser.value()?.string()?),
-        "--cwd" => exec.cwd = Some(parser.value()?.string()?),
-        "--no-new-privs" => exec.no_new_privs = Some(bool_value(parser)?),
-        "--apparmor" => exec.apparmor = Some(parser.value()?.string()?),
-        "--process-label" => exec.process_label = Some(parser.value()?.string()?),
-        "--ignore-paused" => exec.ignore_paused = bool_value(parser)?,
-        "--cgroup" => return Err("--cgroup is not supported: exec joins the container's own cgroup".into()),
-        name => return stream_flag(&mut exec.streams, name, parser),
-    }
-    Ok(())
+/// A flag that there is not; Go knows them with one dash.
+pub(crate) fn unknown(name: &str) -> Stop {
+    format!("flag provided but not defined: -{}", name.trim_start_matches('-')).into()
 }
 
-fn kill(parser: &mut lexopt::Parser) -> Result<Verb, Error> {
-    let (mut all, mut values) = (false, Vec::new());
-    while let Some(token) = next(parser)? {
-        match token {
-            Token::Plain(value) => values.push(value),
-            // Obsolete: means that a container which does not run is no error.
-            Token::Flag(name) if ["-a", "--all"].contains(&name.as_str()) => all = bool_value(parser)?,
-            Token::Flag(name) => return Err(unknown(&name)),
-        }
-    }
-    match values.as_slice() {
-        [id] => Ok(Verb::Kill { id: id.clone(), signal: "SIGTERM".to_owned(), all }),
-        [id, signal] => Ok(Verb::Kill { id: id.clone(), signal: signal.clone(), all }),
-        [] => Err("orlop-runtime: \"kill\" requires a minimum of 1 argument(s)".into()),
-        _ => Err("orlop-runtime: \"kill\" requires a maximum of 2 argument(s)".into()),
-    }
-}
-
-fn delete(parser: &mut lexopt::Parser) -> Result<Verb, Error> {
-    let (mut force, mut ids) = (false, Vec::new());
-    while let Some(token) = next(parser)? {
+/// Reads the arguments of a verb that takes an id: `flag` is called for each flag.
+pub(crate) fn only_id(
+    parser: &mut lexopt::Parser,
+    verb: &str,
+    mut flag: impl FnMut(&str, &mut lexopt::Parser) -> Result<(), Stop>,
+) -> Result<String, Stop> {
+    let mut ids = Vec::new();
+    while let Some(token) = next_token(parser)? {
         match token {
             Token::Plain(id) => ids.push(id),
-            Token::Flag(name) if ["-f", "--force"].contains(&name.as_str()) => force = bool_value(parser)?,
-            Token::Flag(name) => return Err(unknown(&name)),
+            Token::Flag(name) => flag(&name, parser)?,
         }
     }
-    Ok(Verb::Delete { id: exactly_one(ids, "delete")?, force })
+    match (ids.pop(), ids.is_empty()) {
+        (Some(id), true) => Ok(id),
+        _ => Err(count_is_wrong(verb, "exactly 1")),
+    }
 }
 
-fn list(parser: &mut lexopt::Parser) -> Result<List, Error> {
-    let mut list = List::default();
-    while let Some(token) = next(parser)? {
-        let name = match token {
-            Token::Plain(_) => return Err("orlop-runtime: \"list\" requires exactly 0 argument(s)".into()),
-            Token::Flag(name) => name,
-        };
-        match name.as_str() {
-            "-q" | "--quiet" => list.quiet = bool_value(parser)?,
-            "-f" | "--format" => match parser.value()?.string()?.as_str() {
-                "table" => list.json = false,
-                "json" => list.json = true,
-                _ => return Err("invalid format option".into()),
-            },
-            name => return Err(unknown(name)),
-        }
-    }
-    Ok(list)
+/// For a verb without flags of its own.
+pub(crate) fn no_flag(name: &str, _: &mut lexopt::Parser) -> Result<(), Stop> {
+    Err(unknown(name))
+}
+
+/// `how_many` is runc's: "exactly 1", "a minimum of 1".
+pub(crate) fn count_is_wrong(verb: &str, how_many: &str) -> Stop {
+    format!("orlop-runtime: {verb:?} requires {how_many} argument(s)").into()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parsed(line: &str) -> Result<Command, String> {
-        match parse(line.split_whitespace().map(OsString::from).collect()) {
-            Ok(Parsed::Command(command)) => Ok(command),
-            Ok(Parsed::Print(text)) => Err(text),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    #[test]
-    fn containerds_way_of_calling_is_understood() {
-        let line = "--root /run/x --log /l/log.json --log-format json create --bundle /b --pid-file /b/init.pid c1";
-        let Command { global, verb: Verb::Create(create) } = parsed(line).unwrap() else { panic!("not create") };
-        assert_eq!(global.root.path, Path::new("/run/x"));
-        assert!(global.log.json);
-        assert_eq!((create.id.as_str(), create.bundle.as_deref()), ("c1", Some(Path::new("/b"))));
-        assert_eq!(create.streams.pid_file.as_deref(), Some(Path::new("/b/init.pid")));
-    }
-
-    #[test]
-    fn flags_may_follow_the_id_but_not_in_exec() {
-        let Verb::Delete { force, .. } = parsed("delete c1 --force").unwrap().verb else { panic!("not delete") };
-        assert!(force);
-        let Verb::Exec(exec) = parsed("exec -e A=1 c1 sh -c -d --tty").unwrap().verb else { panic!("not exec") };
-        assert_eq!(exec.args, ["sh", "-c", "-d", "--tty"]);
-        assert!(!exec.detach && !exec.tty);
-    }
-
-    #[test]
-    fn kill_all_is_still_accepted() {
-        let Verb::Kill { signal, all, .. } = parsed("kill --all c1 KILL").unwrap().verb else { panic!("not kill") };
-        assert_eq!((signal.as_str(), all), ("KILL", true));
-        let Verb::Kill { signal, .. } = parsed("kill c1").unwrap().verb else { panic!("not kill") };
-        assert_eq!(signal, "SIGTERM");
-    }
-
-    #[test]
-    fn what_is_not_built_is_refused_by_name() {
-        for verb in NOT_BUILT {
-            assert_eq!(parsed(verb).unwrap_err(), format!("{verb} is not built yet"));
-        }
-        assert!(parsed("--systemd-cgroup list").unwrap_err().starts_with("--systemd-cgroup"));
-        assert!(parsed("--rootless true list").unwrap_err().starts_with("--rootless true"));
-        assert!(parsed("run --no-pivot c1").unwrap_err().starts_with("--no-pivot"));
-        assert_eq!(parsed("run --teleport c1").unwrap_err(), "flag provided but not defined: --teleport");
-    }
-
-    #[test]
-    fn a_root_that_is_the_root_is_refused() {
-        for root in ["/", "/..", "../../../../../../../../../..", "/a/.."] {
-            let error = parsed(&format!("--root {root} list")).unwrap_err();
-            assert_eq!(error, "Option --root argument should not be set to /", "{root}");
-        }
-    }
-
-    #[test]
-    fn a_number_with_something_behind_it_is_no_number() {
-        parsed("create --preserve-fds 1x c1").unwrap_err();
-        parsed("exec -g 1x c1 true").unwrap_err();
-        parsed("exec -g -1 c1 true").unwrap_err();
-    }
-}
+mod tests;

@@ -5,25 +5,78 @@ use std::path::{Path, PathBuf};
 
 use oci_runtime::plan::{ContainerWide, Namespace};
 use oci_runtime::{Created, Gate, Identity, Inputs, Root, StdioFds};
+use oci_spec::runtime::Spec;
+use serde_json::Value;
 use sys::fs::Durability;
 use sys::process::{Pid, Process};
 
 use super::Error;
-use super::args::Create;
+use super::args::{self, Stop};
 use super::bundle::{self, Bundle};
+use super::help::Help;
 use super::hooks;
 use super::log::Log;
 use super::store::{self, Container, ContainerId, RECORD_VERSION, Record, Store};
 use super::streams::{self, Inherited, Sockets};
 use super::time::Timestamp;
+use super::update;
+
+/// create
+#[derive(Debug, Default)]
+pub(crate) struct Flags {
+    pub(crate) id: String,
+    pub(crate) bundle: Option<PathBuf>,
+    pub(crate) no_new_keyring: bool,
+    pub(crate) streams: streams::Flags,
+}
+
+pub(crate) const FLAGS: &[(&str, &str)] = &[
+    ("--bundle DIR, -b DIR", "the directory of config.json; the working directory without it"),
+    ("--no-pivot", "refused: the host's root would stay below the container's"),
+    ("--no-new-keyring", "stay in the caller's session keyring"),
+];
+
+pub(crate) const HELP: Help = Help {
+    about: "makes a container that waits for its start",
+    usage: "[flags] ID",
+    details: "The container's process inherits the standard streams. `start` runs the program of config.json.",
+    flags: &[FLAGS, streams::FLAGS],
+};
+
+pub(crate) fn parse(parser: &mut lexopt::Parser) -> Result<Flags, Stop> {
+    let mut flags = Flags::default();
+    flags.id = args::only_id(parser, "create", |name, parser| flags.read(name, parser))?;
+    Ok(flags)
+}
+
+impl Flags {
+    /// The flags that create and run share.
+    pub(crate) fn read(&mut self, name: &str, parser: &mut lexopt::Parser) -> Result<(), Stop> {
+        match name {
+            "-b" | "--bundle" => self.bundle = args::path(parser)?,
+            "--no-pivot" => return no_pivot(parser),
+            "--no-new-keyring" => self.no_new_keyring = args::switch(parser, name)?,
+            name => return self.streams.read(name, parser),
+        }
+        Ok(())
+    }
+}
+
+/// A root that was moved over the host's can be left by whoever may unmount it; the kernel refuses pivot_root on a
+/// ramdisk only, and a host can leave that by switch_root.
+pub(crate) fn no_pivot(parser: &mut lexopt::Parser) -> Result<(), Stop> {
+    match args::switch(parser, "--no-pivot")? {
+        true => Err("--no-pivot is not supported: the host's root would stay below the container's".into()),
+        false => Ok(()),
+    }
+}
 
 /// The container waits behind exec.fifo, with our streams.
-pub(crate) fn create(store: &Store<'_>, flags: &Create, inherited: Inherited, log: &mut Log) -> Result<u8, Error> {
+pub(crate) fn create(store: &Store<'_>, flags: &Flags, inherited: Inherited, log: &mut Log) -> Result<u8, Error> {
     let bundle = bundle::load(flags.bundle.as_deref(), log)?;
-    streams::warn_of_notify_socket(log);
     streams::check_terminal(&flags.streams, bundle.plan.process.terminal, true)?;
     let sockets = Sockets::connect(&flags.streams)?;
-    let request = Request { id: &flags.id, bundle, inherited: &inherited, stdio: streams::own(), behind_fifo: true };
+    let request = Request { flags, bundle, inherited: &inherited, stdio: streams::own(), behind_fifo: true };
     let New { container, created } = make(store, request, log)?;
     created.warnings.iter().for_each(|warning| log.warn(warning));
     let handed_over = sockets
@@ -35,7 +88,7 @@ pub(crate) fn create(store: &Store<'_>, flags: &Create, inherited: Inherited, lo
 
 /// What a container is made of.
 pub(crate) struct Request<'a> {
-    pub(crate) id: &'a str,
+    pub(crate) flags: &'a Flags,
     pub(crate) bundle: Bundle,
     pub(crate) inherited: &'a Inherited,
     pub(crate) stdio: StdioFds,
@@ -51,7 +104,7 @@ pub(crate) struct New {
 
 /// Makes a container and its record; after a failure neither is there.
 pub(crate) fn make(store: &Store<'_>, request: Request<'_>, log: &mut Log) -> Result<New, Error> {
-    let id = ContainerId::parse(request.id)?;
+    let id = ContainerId::parse(&request.flags.id)?;
     let dir = store.reserve(&id)?;
     make_in(&dir, &id, request, log).inspect_err(|_| {
         // The error that led here is the one to tell.
@@ -60,7 +113,7 @@ pub(crate) fn make(store: &Store<'_>, request: Request<'_>, log: &mut Log) -> Re
 }
 
 fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) -> Result<New, Error> {
-    let Request { bundle: Bundle { path, spec, mut plan, filter }, inherited, stdio, behind_fifo, .. } = request;
+    let Request { flags, bundle: Bundle { path, spec, mut plan, filter }, inherited, stdio, behind_fifo } = request;
     if plan.cgroup.is_none() {
         plan.cgroup = Some(oci_runtime::cgroup::CgroupPath::parse(&format!("/{id}"))?);
     }
@@ -87,6 +140,7 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) ->
         seccomp: filter,
         gate: if behind_fifo { Gate::Fifo(fifo) } else { Gate::Pipe },
         preserve_fds: inherited.count(),
+        keep_keyring: flags.no_new_keyring,
         ..Inputs::new(Root::Path(rootfs.clone()), &mut silent)
     };
     // As runc: whoever was told of the container's making is told of its end.
@@ -104,6 +158,8 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) ->
         annotations,
         for_all: ContainerWide::from_spec(&spec),
         hooks: spec.hooks().clone(),
+        resources: resources(&spec)?,
+        keeps_keyring: flags.no_new_keyring,
     };
     match Container::create(PathBuf::from(dir), record) {
         Ok(container) => Ok(New { container, created }),
@@ -112,6 +168,13 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) ->
             Err(error)
         }
     }
+}
+
+/// What an update is merged over.
+fn resources(spec: &Spec) -> Result<Value, Error> {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let value = serde_json::to_value(resources).map_err(|error| format!("encode linux.resources: {error}"))?;
+    Ok(update::without_devices(value))
 }
 
 /// Whoever may write there can't start the container: that takes reading.

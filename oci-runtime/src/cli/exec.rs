@@ -1,21 +1,104 @@
 //! exec: another process in a container.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_runtime::plan::ProcessPlan;
 use oci_runtime::{ExecInputs, Filter, Identity, Target};
 use serde_json::{Value, json};
 
 use super::Error;
-use super::args::Exec;
+use super::args::{self, Stop, Token};
 use super::bundle;
 use super::foreground::Foreground;
+use super::help::Help;
 use super::log::Log;
 use super::store::{Container, Status, Store};
 use super::streams::{self, Inherited, Sockets};
 
+/// exec
+#[derive(Debug, Default)]
+pub(crate) struct Flags {
+    pub(crate) id: String,
+    pub(crate) args: Vec<String>,
+    /// A process.json, which makes the flags on the process void.
+    pub(crate) process: Option<PathBuf>,
+    pub(crate) detach: bool,
+    pub(crate) ignore_paused: bool,
+    pub(crate) tty: bool,
+    pub(crate) cwd: Option<String>,
+    pub(crate) env: Vec<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) additional_gids: Vec<u32>,
+    pub(crate) capabilities: Vec<String>,
+    pub(crate) no_new_privs: Option<bool>,
+    pub(crate) apparmor: Option<String>,
+    pub(crate) process_label: Option<String>,
+    pub(crate) cgroups: Vec<String>,
+    pub(crate) streams: streams::Flags,
+}
+
+const FLAGS: &[(&str, &str)] = &[
+    ("--process FILE, -p FILE", "a process object; the flags on the process are ignored then"),
+    ("--detach, -d", "leave the process running, with the standard streams"),
+    ("--tty, -t", "give it a terminal"),
+    ("--cwd DIR", "its working directory"),
+    ("--env NAME=VALUE, -e NAME=VALUE", "one more variable"),
+    ("--user UID[:GID], -u UID[:GID]", "who it runs as, in numbers"),
+    ("--additional-gids GID, -g GID", "one more group"),
+    ("--cap CAPABILITY, -c CAPABILITY", "one more capability"),
+    ("--no-new-privs", "set-user-ID programs give nothing"),
+    ("--apparmor PROFILE", "the AppArmor profile"),
+    ("--process-label LABEL", "the SELinux label"),
+    ("--cgroup [CONTROLLER,…:]PATH", "a cgroup below the container's, which must be there"),
+    ("--ignore-paused", "also in a paused container"),
+];
+
+pub(crate) const HELP: Help = Help {
+    about: "runs another process in a container",
+    usage: "[flags] ID COMMAND [ARGUMENT]… | [flags] -p FILE ID",
+    details: "The exit code is the process's, 255 for a failure of exec itself.",
+    flags: &[FLAGS, streams::FLAGS],
+};
+
+/// Everything after the id is the program's, whatever it looks like.
+pub(crate) fn parse(parser: &mut lexopt::Parser) -> Result<Flags, Stop> {
+    let mut flags = Flags::default();
+    while let Some(token) = args::next_token(parser)? {
+        match token {
+            Token::Flag(name) => flags.read(&name, parser)?,
+            Token::Plain(id) => {
+                let args = args::rest(parser)?;
+                return Ok(Flags { id, args, ..flags });
+            }
+        }
+    }
+    Err(args::count_is_wrong("exec", "a minimum of 1"))
+}
+
+impl Flags {
+    fn read(&mut self, name: &str, parser: &mut lexopt::Parser) -> Result<(), Stop> {
+        match name {
+            "-p" | "--process" => self.process = args::path(parser)?,
+            "-d" | "--detach" => self.detach = args::switch(parser, name)?,
+            "-t" | "--tty" => self.tty = args::switch(parser, name)?,
+            "-e" | "--env" => self.env.push(args::text(parser)?),
+            "-u" | "--user" => self.user = Some(args::text(parser)?),
+            "-g" | "--additional-gids" => self.additional_gids.push(args::number(parser, name)?),
+            "-c" | "--cap" => self.capabilities.push(args::text(parser)?),
+            "--cwd" => self.cwd = Some(args::text(parser)?),
+            "--no-new-privs" => self.no_new_privs = Some(args::switch(parser, name)?),
+            "--apparmor" => self.apparmor = Some(args::text(parser)?),
+            "--process-label" => self.process_label = Some(args::text(parser)?),
+            "--ignore-paused" => self.ignore_paused = args::switch(parser, name)?,
+            "--cgroup" => self.cgroups.push(args::text(parser)?),
+            name => return self.streams.read(name, parser),
+        }
+        Ok(())
+    }
+}
+
 /// The exit code is the process's own, or 0 if it was detached.
-pub(crate) fn exec(store: &Store<'_>, flags: &Exec, inherited: Inherited, log: &mut Log) -> Result<u8, Error> {
+pub(crate) fn exec(store: &Store<'_>, flags: &Flags, inherited: Inherited, log: &mut Log) -> Result<u8, Error> {
     let container = store.load(&flags.id)?;
     match container.status()? {
         Status::Stopped => return Err("cannot exec in a stopped container".into()),
@@ -23,6 +106,9 @@ pub(crate) fn exec(store: &Store<'_>, flags: &Exec, inherited: Inherited, log: &
             return Err("cannot exec in a paused container (use --ignore-paused to override)".into());
         }
         _ => {}
+    }
+    if !flags.cgroups.is_empty() {
+        return Err("--cgroup is not built yet".into());
     }
     let plan = plan(&container, flags, log)?;
     let terminal = plan.terminal;
@@ -52,6 +138,7 @@ pub(crate) fn exec(store: &Store<'_>, flags: &Exec, inherited: Inherited, log: &
         stdio,
         seccomp: filter(&container)?,
         preserve_fds: inherited.count(),
+        keep_keyring: container.record.keeps_keyring,
         ..ExecInputs::new(&mut silent)
     };
     let created = oci_runtime::exec(plan, &target, inputs)?;
@@ -69,7 +156,7 @@ pub(crate) fn exec(store: &Store<'_>, flags: &Exec, inherited: Inherited, log: &
 }
 
 /// The process of `--process`, or that of the config as the flags change it.
-fn plan(container: &Container, flags: &Exec, log: &mut Log) -> Result<ProcessPlan, Error> {
+fn plan(container: &Container, flags: &Flags, log: &mut Log) -> Result<ProcessPlan, Error> {
     let json = match &flags.process {
         Some(path) => std::fs::read(path).map_err(|error| format!("read {}: {error}", path.display()))?,
         None => serde_json::to_vec(&changed(&container.record.bundle, flags)?)
@@ -80,7 +167,7 @@ fn plan(container: &Container, flags: &Exec, log: &mut Log) -> Result<ProcessPla
     Ok(ProcessPlan::joining(&process, &container.record.for_all)?)
 }
 
-fn changed(bundle: &Path, flags: &Exec) -> Result<Value, Error> {
+fn changed(bundle: &Path, flags: &Flags) -> Result<Value, Error> {
     if flags.args.is_empty() {
         return Err("exec args cannot be empty".into());
     }
@@ -180,13 +267,13 @@ mod tests {
             0o600,
         )
         .unwrap();
-        let flags = Exec {
+        let flags = Flags {
             args: vec!["ls".into()],
             env: vec!["B=2".into()],
             user: Some("7".into()),
             additional_gids: vec![8],
             capabilities: vec!["CAP_CHOWN".into()],
-            ..Exec::default()
+            ..Flags::default()
         };
         let process = changed(dir.path(), &flags).unwrap();
         assert_eq!(process["args"], json!(["ls"]));

@@ -4,13 +4,45 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 
 use super::Error;
-use super::args::List;
+use super::args::{self, Stop, Token};
+use super::help::Help;
 use super::log::Log;
 use super::state::Shown;
 use super::store::{Container, Store};
 
+/// list
+#[derive(Debug, Default)]
+pub(crate) struct Flags {
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+}
+
+pub(crate) const HELP: Help = Help {
+    about: "lists the containers of a root",
+    usage: "[-f FORMAT] [-q]",
+    details: "",
+    flags: &[&[("--format FORMAT, -f FORMAT", "table (the default) or json"), ("--quiet, -q", "ids alone")]],
+};
+
+pub(crate) fn parse(parser: &mut lexopt::Parser) -> Result<Flags, Stop> {
+    let mut flags = Flags::default();
+    while let Some(token) = args::next_token(parser)? {
+        let Token::Flag(name) = token else { return Err(args::count_is_wrong("list", "exactly 0")) };
+        match name.as_str() {
+            "-q" | "--quiet" => flags.quiet = args::switch(parser, &name)?,
+            "-f" | "--format" => match args::text(parser)?.as_str() {
+                "table" => flags.json = false,
+                "json" => flags.json = true,
+                _ => return Err("invalid format option".into()),
+            },
+            name => return Err(args::unknown(name)),
+        }
+    }
+    Ok(flags)
+}
+
 /// Prints a table, JSON, or ids alone. A container that cannot be read is told of and left out.
-pub(crate) fn list(store: &Store<'_>, flags: &List, log: &mut Log) -> Result<(), Error> {
+pub(crate) fn list(store: &Store<'_>, flags: &Flags, log: &mut Log) -> Result<(), Error> {
     let mut all = Vec::new();
     for id in store.ids()? {
         match store.load(&id).and_then(|container| shown(&container)) {

@@ -2,7 +2,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `args.rs` | flags as runc 1.5 has them, parsed into one struct per verb |
+//! | `args.rs` | the flags before the verb, and how those of a verb are read, which stand beside it |
+//! | `verb.rs`, `help.rs` | the verbs and their texts |
 //! | `log.rs` | where an error is told: stderr and the `--log` file |
 //! | `store.rs` | container ids and the state directory |
 //! | `bundle.rs` | config.json |
@@ -17,27 +18,36 @@ mod args;
 mod bundle;
 mod create;
 mod delete;
+mod events;
 mod exec;
+mod features;
 mod foreground;
+mod help;
 mod hooks;
 mod kill;
 mod list;
 mod log;
+mod pause;
+mod ps;
 mod run;
+mod spec;
 mod start;
 mod state;
 mod store;
 mod streams;
 mod time;
+mod update;
+mod verb;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use args::{Command, Global, Verb};
+use args::{Command, Global, Misuse};
 use log::Log;
 pub(crate) use oci_runtime::SPEC_VERSION;
 use store::Store;
+use verb::Verb;
 
 /// What a verb fails with; printed as a chain, "a: b: c".
 pub(crate) type Error = Box<dyn std::error::Error>;
@@ -51,7 +61,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     let mut log = Log::stderr();
     let command = match args::parse(arguments) {
         Ok(command) => command,
-        Err(error) => return fail(&mut log, error.as_ref(), FAILED),
+        Err(misuse) => return refuse(&mut log, &misuse),
     };
     let Command { global, verb } = match command {
         args::Parsed::Command(command) => command,
@@ -81,9 +91,16 @@ fn dispatch(global: &Global, verb: Verb, inherited: streams::Inherited, log: &mu
         Verb::Exec(flags) => exec::exec(&store, &flags, inherited, log).map_err(|e| failed("exec", e)),
         Verb::Start { id } => start::start(&store, &id).map(|()| 0),
         Verb::State { id } => state::state(&store, &id).map(|()| 0),
-        Verb::Kill { id, signal, all } => kill::kill(&store, &id, &signal, all).map(|()| 0),
-        Verb::Delete { id, force } => delete::delete(&store, &id, force, log).map(|()| 0),
+        Verb::Kill(flags) => kill::kill(&store, &flags).map(|()| 0),
+        Verb::Delete(flags) => delete::delete(&store, &flags, log).map(|()| 0),
         Verb::List(flags) => list::list(&store, &flags, log).map(|()| 0),
+        Verb::Events(flags) => events::events(&store, &flags, log).map(|()| 0),
+        Verb::Features => features::features().map(|()| 0),
+        Verb::Pause { id } => pause::pause(&store, &id).map(|()| 0),
+        Verb::Ps(flags) => ps::ps(&store, &flags).map(|()| 0),
+        Verb::Resume { id } => pause::resume(&store, &id).map(|()| 0),
+        Verb::Spec(flags) => spec::spec(&flags).map(|()| 0),
+        Verb::Update(flags) => update::update(&store, &flags).map(|()| 0),
     }
 }
 
@@ -108,6 +125,14 @@ fn failed(verb: &'static str, source: Error) -> Error {
         source: Error,
     }
     Failed { verb, source }.into()
+}
+
+/// The text of the verb goes to stdout, as Go's command line library has it.
+fn refuse(log: &mut Log, misuse: &Misuse) -> ExitCode {
+    if let Some(help) = &misuse.help {
+        print(&format!("Incorrect Usage.\n\n{help}\n"));
+    }
+    fail(log, misuse, misuse.exit_code)
 }
 
 fn fail(log: &mut Log, error: &(dyn std::error::Error + 'static), code: u8) -> ExitCode {

@@ -6,19 +6,55 @@ use std::os::fd::OwnedFd;
 use oci_runtime::{Created, StartError};
 
 use super::Error;
-use super::args::Run;
+use super::args::{self, Stop};
 use super::bundle;
 use super::create::{self, New, Request};
 use super::foreground::Foreground;
+use super::help::Help;
 use super::hooks;
 use super::log::Log;
 use super::store::Store;
 use super::streams::{self, Inherited, Sockets};
 
+/// run
+#[derive(Debug, Default)]
+pub(crate) struct Flags {
+    pub(crate) create: create::Flags,
+    pub(crate) detach: bool,
+    pub(crate) keep: bool,
+    pub(crate) no_subreaper: bool,
+}
+
+const FLAGS: &[(&str, &str)] = &[
+    ("--detach, -d", "leave the container running, with the standard streams"),
+    ("--keep", "don't delete the container when it has ended"),
+    ("--no-subreaper", "don't become the parent of what the container leaves behind"),
+];
+
+pub(crate) const HELP: Help = Help {
+    about: "makes and starts a container, and stands in for it until it ends",
+    usage: "[flags] ID",
+    details: "The exit code is the container's, or 128 and the number of the signal that ended it.",
+    flags: &[FLAGS, create::FLAGS, streams::FLAGS],
+};
+
+pub(crate) fn parse(parser: &mut lexopt::Parser) -> Result<Flags, Stop> {
+    let mut flags = Flags::default();
+    flags.create.id = args::only_id(parser, "run", |name, parser| {
+        match name {
+            "-d" | "--detach" => flags.detach = args::switch(parser, name)?,
+            "--keep" => flags.keep = args::switch(parser, name)?,
+            "--no-subreaper" => flags.no_subreaper = args::switch(parser, name)?,
+            name => flags.create.read(name, parser)?,
+        }
+        Ok(())
+    })?;
+    Ok(flags)
+}
+
 /// The exit code is the container's own, or 0 if it was detached.
-pub(crate) fn run(store: &Store<'_>, flags: &Run, inherited: Inherited, log: &mut Log) -> Result<u8, Error> {
+pub(crate) fn run(store: &Store<'_>, flags: &Flags, inherited: Inherited, log: &mut Log) -> Result<u8, Error> {
     let bundle = bundle::load(flags.create.bundle.as_deref(), log)?;
-    streams::warn_of_notify_socket(log);
     let terminal = bundle.plan.process.terminal;
     streams::check_terminal(&flags.create.streams, terminal, flags.detach)?;
     let sockets = Sockets::connect(&flags.create.streams)?;
@@ -32,7 +68,7 @@ pub(crate) fn run(store: &Store<'_>, flags: &Run, inherited: Inherited, log: &mu
             (Some(foreground), stdio)
         }
     };
-    let request = Request { id: &flags.create.id, bundle, inherited: &inherited, stdio, behind_fifo: false };
+    let request = Request { flags: &flags.create, bundle, inherited: &inherited, stdio, behind_fifo: false };
     let New { container, mut created } = create::make(store, request, log)?;
     created.warnings.iter().for_each(|warning| log.warn(warning));
     let started = sockets

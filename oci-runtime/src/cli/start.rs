@@ -8,14 +8,22 @@ use std::os::unix::fs::OpenOptionsExt;
 use sys::at::OFlag;
 use sys::poll::Interest;
 
+use super::args::{self, Stop};
+use super::help::Help;
 use super::store::{Container, Status, Store};
 use super::{Error, hooks};
 
+pub(crate) const HELP: Help =
+    Help { about: "runs the program of a container that was created", usage: "ID", details: "", flags: &[] };
+
+pub(crate) fn parse(parser: &mut lexopt::Parser) -> Result<String, Stop> {
+    args::only_id(parser, "start", args::no_flag)
+}
+
 /// Opens the FIFO that the container waits behind.
 pub(crate) fn start(store: &Store<'_>, id: &str) -> Result<(), Error> {
-    let container = store.load(id)?;
     // Two starts at once: the second one has to find that there is nothing left to start.
-    let _lock = sys::fs::lock_exclusive(container.dir.join("state.json"))?;
+    let (container, _lock) = store.load_locked(id)?;
     match container.status()? {
         Status::Created => {
             let gate = open_gate(&container)?;

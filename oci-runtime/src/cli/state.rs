@@ -6,8 +6,17 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::args::{self, Stop};
+use super::help::Help;
 use super::store::{Container, Status, Store};
 use super::{Error, SPEC_VERSION};
+
+pub(crate) const HELP: Help =
+    Help { about: "prints the state of a container as JSON", usage: "ID", details: "", flags: &[] };
+
+pub(crate) fn parse(parser: &mut lexopt::Parser) -> Result<String, Stop> {
+    args::only_id(parser, "state", args::no_flag)
+}
 
 /// A container as the runtime-spec and runc show it, keys in this order.
 #[derive(Debug, Serialize)]

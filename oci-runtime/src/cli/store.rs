@@ -1,6 +1,6 @@
 //! Container ids and their state directories.
 //!
-//! `<root>/<id>/state.json` holds the facts of a container, written once; its status is worked out from the process
+//! `<root>/<id>/state.json` holds the facts of a container, replaced as a whole when one changes; its status is worked out from the process
 //! each time. The directory is what makes an id unique: who makes it owns the id. `exec.fifo` is there until the
 //! container was started.
 
@@ -14,6 +14,7 @@ use oci_runtime::cgroup::{self, Cgroup, Layout};
 use oci_runtime::plan::ContainerWide;
 use oci_spec::runtime::Hooks;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sys::fs::Durability;
 use sys::process::{Pid, Process};
 
@@ -35,6 +36,8 @@ pub(crate) enum StoreError {
     InvalidId,
     #[error("container not running")]
     NotRunning,
+    #[error("container not paused")]
+    NotPaused,
 }
 
 /// A name that can be a directory's.
@@ -89,6 +92,12 @@ pub(crate) struct Record {
     /// Those of its config; the later ones are still to come.
     #[serde(default)]
     pub(crate) hooks: Option<Hooks>,
+    /// `linux.resources` without device rules, as they hold now: an update is merged over them.
+    #[serde(default)]
+    pub(crate) resources: Value,
+    /// What joins it stays in its caller's session keyring too.
+    #[serde(default)]
+    pub(crate) keeps_keyring: bool,
 }
 
 /// The version that is written, and the only one that is read.
@@ -156,6 +165,13 @@ impl Store<'_> {
         }
     }
 
+    /// The container, and a lock that keeps other verbs from changing it meanwhile. The lock has a file of its own:
+    /// state.json is another one after each change.
+    pub(crate) fn load_locked(&self, id: &str) -> Result<(Container, sys::fs::Lock), Error> {
+        let lock = sys::fs::lock_exclusive(self.load(id)?.dir.join("lock"))?;
+        Ok((self.load(id)?, lock))
+    }
+
     /// Removes the directory of an id whose creation was cut short.
     pub(crate) fn remove_leftover(&self, id: &str) -> Result<(), Error> {
         remove(&self.root.path.join(ContainerId::parse(id)?.0))
@@ -184,9 +200,15 @@ impl Store<'_> {
 impl Container {
     /// Writes state.json: from here on the container exists.
     pub(crate) fn create(dir: PathBuf, record: Record) -> Result<Container, Error> {
-        let json = serde_json::to_vec(&record).map_err(|error| format!("encode state.json: {error}"))?;
-        sys::fs::atomic_write(dir.join("state.json"), &json, Durability::Rename, 0o600)?;
-        Ok(Container { dir, record })
+        let container = Container { dir, record };
+        container.save()?;
+        Ok(container)
+    }
+
+    /// Writes state.json again, under [`Store::load_locked`]'s lock.
+    pub(crate) fn save(&self) -> Result<(), Error> {
+        let json = serde_json::to_vec(&self.record).map_err(|error| format!("encode state.json: {error}"))?;
+        Ok(sys::fs::atomic_write(self.dir.join("state.json"), &json, Durability::Rename, 0o600)?)
     }
 
     pub(crate) fn process(&self) -> Process {

@@ -3,14 +3,43 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_runtime::StdioFds;
 use sys::fs::Durability;
 
 use super::Error;
-use super::args::Streams;
-use super::log::Log;
+use super::args::{self, Stop};
+
+/// The flags that create, run and exec share.
+#[derive(Debug, Default)]
+pub(crate) struct Flags {
+    pub(crate) console_socket: Option<PathBuf>,
+    pub(crate) pidfd_socket: Option<PathBuf>,
+    /// Absolute: the working directory may be changed before it is written.
+    pub(crate) pid_file: Option<PathBuf>,
+    pub(crate) preserve_fds: u32,
+}
+
+pub(crate) const FLAGS: &[(&str, &str)] = &[
+    ("--console-socket PATH", "hand the terminal's master to whoever listens on this socket"),
+    ("--pidfd-socket PATH", "hand the process's pidfd to whoever listens on this socket"),
+    ("--pid-file FILE", "write the process's number there"),
+    ("--preserve-fds N", "pass N more fds, from 3 on, after those of LISTEN_FDS"),
+];
+
+impl Flags {
+    pub(crate) fn read(&mut self, name: &str, parser: &mut lexopt::Parser) -> Result<(), Stop> {
+        match name {
+            "--console-socket" => self.console_socket = args::path(parser)?,
+            "--pidfd-socket" => self.pidfd_socket = args::path(parser)?,
+            "--pid-file" => self.pid_file = args::path(parser)?.map(args::absolute).transpose()?,
+            "--preserve-fds" => self.preserve_fds = args::number(parser, name)?,
+            name => return Err(args::unknown(name)),
+        }
+        Ok(())
+    }
+}
 
 /// The fds from 3 on that go to the container. They are held, so that nothing else takes their numbers.
 #[derive(Debug, Default)]
@@ -74,7 +103,7 @@ pub(crate) fn own() -> StdioFds {
 }
 
 /// Terminal and console socket have to fit together.
-pub(crate) fn check_terminal(streams: &Streams, terminal: bool, detach: bool) -> Result<(), Error> {
+pub(crate) fn check_terminal(streams: &Flags, terminal: bool, detach: bool) -> Result<(), Error> {
     match (detach && terminal, streams.console_socket.is_some()) {
         (true, false) => Err("cannot allocate tty if orlop-runtime will detach without setting console socket".into()),
         (false, true) => Err("cannot use console socket if orlop-runtime will not detach or allocate tty".into()),
@@ -90,8 +119,8 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    pub(crate) fn connect(streams: &Streams) -> Result<Sockets, Error> {
-        let connect = |path: &Option<std::path::PathBuf>| match path {
+    pub(crate) fn connect(streams: &Flags) -> Result<Sockets, Error> {
+        let connect = |path: &Option<PathBuf>| match path {
             Some(path) => {
                 UnixStream::connect(path).map(Some).map_err(|error| format!("connect to {}: {error}", path.display()))
             }
@@ -116,12 +145,5 @@ pub(crate) fn write_pid_file(path: Option<&Path>, pid: i32) -> Result<(), Error>
     match path {
         Some(path) => Ok(sys::fs::atomic_write(path, pid.to_string().as_bytes(), Durability::Rename, 0o644)?),
         None => Ok(()),
-    }
-}
-
-/// A service manager waits for a container's word in vain; it is told why.
-pub(crate) fn warn_of_notify_socket(log: &mut Log) {
-    if std::env::var_os("NOTIFY_SOCKET").is_some() {
-        log.warn("NOTIFY_SOCKET is set, but passing it on to the container is not built yet");
     }
 }

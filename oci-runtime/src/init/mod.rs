@@ -83,7 +83,7 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
         namespaces::become_root()?;
     }
     labels::label_keys(&plan.process, &init.host.procfs)?;
-    process::start_session()?;
+    process::start_session(&init.settings)?;
 
     // The old root stays in view until the pivot, but nothing of it is opened any more.
     let root = root::attach(plan, &init.host)?;

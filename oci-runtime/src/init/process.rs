@@ -38,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) best_effort_rlimits: bool,
     /// See [`Inputs`](crate::Inputs).
     pub(crate) preserve_fds: u32,
+    /// See [`Inputs`](crate::Inputs).
+    pub(crate) keep_keyring: bool,
     /// The runtime's own image, which must never be executed as a container's program.
     pub(crate) own_image: at::FileStat,
     /// See [`Inputs`](crate::Inputs).
@@ -67,9 +69,13 @@ pub(crate) fn reset_signals() -> Result<(), Error> {
     sys::signal::reset_all().step(|| "reset signals".to_owned())
 }
 
-/// A session of its own: no controlling terminal, no job control of the creator's, none of its keys.
-pub(crate) fn start_session() -> Result<(), Error> {
+/// A session of its own: no controlling terminal, no job control of the creator's, and unless told otherwise none of its
+/// keys.
+pub(crate) fn start_session(settings: &Settings) -> Result<(), Error> {
     sys::process::set_session().step(|| "start a session".to_owned())?;
+    if settings.keep_keyring {
+        return Ok(());
+    }
     // Keys of the creator's session would be the container's too. A kernel without keyrings has none to leak.
     match sys::process::join_new_session_keyring() {
         Err(error) if !error.is(Errno::ENOSYS) => Err(error).step(|| "make a session keyring".to_owned()),

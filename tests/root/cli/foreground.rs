@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 use tests::{World, eventually, output};
 
-use super::{Container, STAY, check_refused};
+use super::{Container, STAY, check_refused, is_ours};
 
 /// run, with the config written.
 fn run(container: &Container<'_>, flags: &[&str]) -> Command {
@@ -115,10 +115,6 @@ fn exec_gives_the_exit_code_of_the_process_and_255_for_its_own_failures() {
     output(container.command(&["kill"]).arg("KILL")).success();
     container.has_stopped();
     check_refused(&container.exec(&[], &["true"]), 255, "cannot exec in a stopped container");
-}
-
-fn is_ours() -> bool {
-    std::env::var_os("ORLOP_RUNTIME").is_none()
 }
 
 #[test]
@@ -242,18 +238,4 @@ fn sockets_of_socket_activation_are_passed_on() {
     let script = "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\" 3<three";
     command.args(["-c", script, "sh"]).args(line).current_dir(&container.bundle.dir);
     assert_eq!(output(&mut command).success(), "1 1\nthree\n");
-}
-
-#[test]
-fn what_is_not_built_is_refused_by_name() {
-    if !is_ours() {
-        return;
-    }
-    let world = World::enter();
-    let container = Container::new(&world, STAY);
-    for verb in ["pause", "resume", "update", "events", "ps", "features", "spec", "checkpoint", "restore"] {
-        check_refused(&container.verb(&[verb]), 1, &format!("{verb} is not built yet"));
-    }
-    let mut command = container.bundle.runtime();
-    check_refused(&output(command.args(["--systemd-cgroup", "list"])), 1, "systemd cgroup driver is not built yet");
 }

@@ -1,0 +1,261 @@
+//! update: other limits for a container.
+//!
+//! What is not named stays as it is: what is asked for is merged over the `linux.resources` that the container was made
+//! with or updated to, which state.json keeps, and the whole is applied again. Device rules are never touched: they may have
+//! been changed since by somebody else.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use oci_runtime::cgroup::Resources;
+use oci_runtime::plan;
+use oci_spec::runtime::LinuxResources;
+use serde_json::{Map, Value};
+
+use super::Error;
+use super::args::{self, Stop};
+use super::help::Help;
+use super::store::{Status, Store, StoreError};
+
+mod size;
+
+/// update
+#[derive(Debug, Default)]
+pub(crate) struct Flags {
+    pub(crate) id: String,
+    /// A file with `linux.resources`, `-` for stdin; all other flags are ignored with it.
+    pub(crate) file: Option<PathBuf>,
+    /// What the other flags ask for, as `linux.resources`.
+    pub(crate) resources: Map<String, Value>,
+}
+
+pub(crate) const HELP: Help = Help {
+    about: "changes the limits of a container",
+    usage: "[flags] ID",
+    details: "What is not given stays as it is. Sizes may end in k, m, g or t; -1 is no limit.\n\
+              A FILE holds the object `resources` of the runtime-spec, of which all members can be left out.",
+    flags: &[&[
+        ("--resources FILE, -r FILE", "read the limits from there, - for stdin, and ignore the other flags"),
+        ("--blkio-weight N", "share of block I/O, 10 to 1000"),
+        ("--cpu-period N", "microseconds in which the quota holds"),
+        ("--cpu-quota N", "microseconds of CPU time in a period; -1 for no limit"),
+        ("--cpu-burst N", "microseconds of unused quota that may be saved up"),
+        ("--cpu-share N", "share of CPU time, 2 to 262144"),
+        ("--cpu-rt-period N", "microseconds in which the realtime runtime holds"),
+        ("--cpu-rt-runtime N", "microseconds of realtime CPU time in a period"),
+        ("--cpu-idle N", "1 for CPU time that nobody else wants, 0 else"),
+        ("--cpuset-cpus LIST", "CPUs, for example 0-3,8"),
+        ("--cpuset-mems LIST", "memory nodes"),
+        ("--memory SIZE", "memory"),
+        ("--memory-reservation SIZE", "memory that the container is left with when it is short"),
+        ("--memory-swap SIZE", "memory and swap together"),
+        ("--pids-limit N", "processes and threads; -1 for no limit"),
+        ("--l3-cache-schema SCHEMA", "Intel RDT cache allocation"),
+        ("--mem-bw-schema SCHEMA", "Intel RDT memory bandwidth allocation"),
+    ]],
+};
+
+/// What the value of a flag is.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Unsigned,
+    Signed,
+    Size,
+    Text,
+}
+
+/// Each flag, where its value goes in `linux.resources`, and what it is.
+const LIMITS: [(&str, &str, &str, Kind); 14] = [
+    ("--blkio-weight", "blockIO", "weight", Kind::Unsigned),
+    ("--cpu-period", "cpu", "period", Kind::Unsigned),
+    ("--cpu-quota", "cpu", "quota", Kind::Signed),
+    ("--cpu-burst", "cpu", "burst", Kind::Unsigned),
+    ("--cpu-share", "cpu", "shares", Kind::Unsigned),
+    ("--cpu-rt-period", "cpu", "realtimePeriod", Kind::Unsigned),
+    ("--cpu-rt-runtime", "cpu", "realtimeRuntime", Kind::Signed),
+    ("--cpu-idle", "cpu", "idle", Kind::Signed),
+    ("--cpuset-cpus", "cpu", "cpus", Kind::Text),
+    ("--cpuset-mems", "cpu", "mems", Kind::Text),
+    ("--memory", "memory", "limit", Kind::Size),
+    ("--memory-reservation", "memory", "reservation", Kind::Size),
+    ("--memory-swap", "memory", "swap", Kind::Size),
+    ("--pids-limit", "pids", "limit", Kind::Signed),
+];
+
+pub(crate) fn parse(parser: &mut lexopt::Parser) -> Result<Flags, Stop> {
+    let mut flags = Flags::default();
+    flags.id = args::only_id(parser, "update", |name, parser| flags.read(name, parser))?;
+    let memory = flags.resources.get_mut("memory").and_then(Value::as_object_mut);
+    if let Some(memory) = memory.filter(|memory| memory.get("limit") == Some(&Value::from(-1))) {
+        // No limit of memory below a limit of memory and swap is none at all.
+        memory.entry("swap").or_insert_with(|| Value::from(-1));
+    }
+    Ok(flags)
+}
+
+impl Flags {
+    fn read(&mut self, name: &str, parser: &mut lexopt::Parser) -> Result<(), Stop> {
+        match name {
+            "-r" | "--resources" => {
+                self.file = args::path(parser)?;
+                return Ok(());
+            }
+            // The kernel has dropped these limits; runc takes the flags and says so, once.
+            "--kernel-memory" | "--kernel-memory-tcp" => return args::text(parser).map(drop),
+            "--l3-cache-schema" | "--mem-bw-schema" => {
+                return Err(format!("{name} is not supported: linux.intelRdt can't be changed by update").into());
+            }
+            _ => {}
+        }
+        let Some((_, group, key, kind)) = LIMITS.iter().find(|(known, ..)| *known == name) else {
+            return Err(args::unknown(name));
+        };
+        let text = args::text(parser)?;
+        // An empty value is none, as for runc.
+        if !text.is_empty() {
+            let group = self.resources.entry(*group).or_insert_with(|| Value::Object(Map::new()));
+            group[key] = kind.parse(name.trim_start_matches('-'), &text)?;
+        }
+        Ok(())
+    }
+}
+
+impl Kind {
+    fn parse(self, flag: &str, text: &str) -> Result<Value, Stop> {
+        let value = match self {
+            Kind::Unsigned => text.parse::<u64>().ok().map(Value::from),
+            Kind::Signed => text.parse::<i64>().ok().map(Value::from),
+            Kind::Size => match size::parse(text) {
+                None => return Err(format!("invalid value for {flag}: invalid size: '{text}'").into()),
+                size => size.map(Value::from),
+            },
+            Kind::Text => Some(text.into()),
+        };
+        value.ok_or_else(|| format!("invalid value for {flag}: {text:?} is not a number in its range").into())
+    }
+}
+
+/// Applies the limits; after a failure those from before hold again.
+pub(crate) fn update(store: &Store<'_>, flags: &Flags) -> Result<(), Error> {
+    let (mut container, _lock) = store.load_locked(&flags.id)?;
+    if container.status()? == Status::Stopped {
+        return Err(StoreError::NotRunning.into());
+    }
+    let asked = match &flags.file {
+        Some(path) => read(path)?,
+        None => Value::Object(flags.resources.clone()),
+    };
+    let before = container.record.resources.clone();
+    let mut after = before.clone();
+    merge(&mut after, without_devices(asked));
+    let (new, old) = (limits(&after)?, limits(&before)?);
+    let cgroup = container.cgroup()?;
+    if let Err(error) = cgroup.update(&new) {
+        // The error that led here is the one to tell.
+        let _ = cgroup.update(&old);
+        return Err(error.into());
+    }
+    container.record.resources = after;
+    container.save()
+}
+
+fn read(path: &std::path::Path) -> Result<Value, Error> {
+    /// Longer than any real one.
+    const MAX_RESOURCES: u64 = 4 << 20;
+    let mut text = Vec::new();
+    let named = |error: std::io::Error| format!("read {}: {error}", path.display());
+    if path.as_os_str() == "-" {
+        std::io::stdin().take(MAX_RESOURCES).read_to_end(&mut text).map_err(named)?;
+    } else {
+        std::fs::File::open(path).map_err(named)?.take(MAX_RESOURCES).read_to_end(&mut text).map_err(named)?;
+    }
+    match serde_json::from_slice(&text) {
+        Ok(resources @ Value::Object(_)) => Ok(resources),
+        Ok(other) => Err(format!("{}: {other} is not an object of limits", path.display()).into()),
+        Err(error) => Err(format!("{} is not valid: {error}", path.display()).into()),
+    }
+}
+
+/// What of `linux.resources` a later update is merged over.
+pub(crate) fn without_devices(mut resources: Value) -> Value {
+    if let Some(members) = resources.as_object_mut() {
+        members.remove("devices");
+    }
+    resources
+}
+
+/// Lays `over` on `base`: objects member by member, everything else as a whole. Go's absent values are nulls.
+fn merge(base: &mut Value, over: Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (key, value) in over.into_iter().filter(|(_, value)| !value.is_null()) {
+                merge(base.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (base, over) => *base = over,
+    }
+}
+
+fn limits(resources: &Value) -> Result<Resources, Error> {
+    let resources: Option<LinuxResources> =
+        serde_json::from_value(resources.clone()).map_err(|error| format!("the limits are not valid: {error}"))?;
+    Ok(resources.as_ref().map(plan::limits).transpose()?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parsed(line: &str) -> Result<Flags, String> {
+        let mut parser = lexopt::Parser::from_args(line.split_whitespace());
+        parse(&mut parser).map_err(|stop| format!("{stop:?}"))
+    }
+
+    #[track_caller]
+    fn check(line: &str, expected: Value) {
+        assert_eq!(Value::Object(parsed(line).unwrap().resources), expected, "{line}");
+    }
+
+    #[test]
+    fn each_flag_is_a_member_of_the_specs_object() {
+        check("--memory 64m --memory-swap=-1 c", json!({"memory": {"limit": 64 << 20, "swap": -1}}));
+        check("c --cpu-quota -1 --cpu-period 50000", json!({"cpu": {"quota": -1, "period": 50000}}));
+        check("--cpu-share 512 --cpu-idle 1 c", json!({"cpu": {"shares": 512, "idle": 1}}));
+        check("--cpuset-cpus 0-1 --cpuset-mems 0 c", json!({"cpu": {"cpus": "0-1", "mems": "0"}}));
+        check("--pids-limit 7 --blkio-weight 300 c", json!({"pids": {"limit": 7}, "blockIO": {"weight": 300}}));
+        check("--kernel-memory 1g --cpu-quota= c", json!({}));
+    }
+
+    #[test]
+    fn no_limit_of_memory_is_none_of_swap_either() {
+        check("--memory -1 c", json!({"memory": {"limit": -1, "swap": -1}}));
+        check("--memory -1 --memory-swap 1g c", json!({"memory": {"limit": -1, "swap": 1 << 30}}));
+    }
+
+    #[test]
+    fn what_is_no_number_is_refused_by_the_flags_name() {
+        for (line, text) in [
+            ("--memory foo c", "invalid value for memory: invalid size: 'foo'"),
+            ("--cpu-quota x c", "invalid value for cpu-quota"),
+            ("--cpu-share -1 c", "invalid value for cpu-share"),
+            ("--pids-limit 1x c", "invalid value for pids-limit"),
+            ("--l3-cache-schema L3:0=f c", "--l3-cache-schema is not supported"),
+            ("--teleport 1 c", "flag provided but not defined: -teleport"),
+        ] {
+            let error = parsed(line).unwrap_err();
+            assert!(error.contains(text), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_update_changes_what_it_names_and_nothing_else() {
+        let mut base = json!({"cpu": {"quota": 50000, "period": 100_000}, "pids": {"limit": 9}});
+        merge(&mut base, json!({"cpu": {"quota": 20000, "shares": null}, "memory": {"limit": 1}, "network": null}));
+        assert_eq!(
+            base,
+            json!({"cpu": {"quota": 20000, "period": 100_000}, "pids": {"limit": 9}, "memory": {"limit": 1}})
+        );
+        assert_eq!(without_devices(json!({"devices": [], "pids": {}})), json!({"pids": {}}));
+    }
+}
