@@ -127,6 +127,8 @@ pub(crate) struct Launched {
     asked: Option<(Request, Option<OwnedFd>)>,
     /// Set once it has said that it is ready: its terminal's master, if it has one.
     console: Option<Option<OwnedFd>>,
+    /// Room for one message, the same for all: clearing it each time would cost more than the messages do.
+    buffer: Vec<u8>,
 }
 
 /// What a process does before it says anything.
@@ -174,6 +176,7 @@ pub(crate) fn launch(
         warnings: Vec::new(),
         asked: None,
         console: None,
+        buffer: vec![0; MESSAGE_BYTES],
     };
     // At once: after its start a sibling may have ended and been reaped by its parent.
     match sys::process::start_time(launched.child.pid) {
@@ -295,14 +298,13 @@ impl Launched {
 
     /// One message. The process that follows the first one may be ready before that is told of it.
     fn hear_next(&mut self, progress: &mut dyn FnMut(&str)) -> Result<Option<OwnedFd>, Error> {
-        let mut buffer = vec![0; MESSAGE_BYTES];
-        let (length, fds) =
-            sys::socket::recv(&self.status, &mut buffer).step(|| "hear from the container's process".to_owned())?;
+        let (length, fds) = sys::socket::recv(&self.status, &mut self.buffer)
+            .step(|| "hear from the container's process".to_owned())?;
         if length == 0 {
             return Err(self.silent());
         }
         let fd = fds.into_iter().next();
-        match Message::decode(&buffer[..length]) {
+        match Message::decode(&self.buffer[..length]) {
             Message::Stage(name) => {
                 progress(&name);
                 self.stage = name;

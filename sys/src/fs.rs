@@ -128,6 +128,15 @@ pub(crate) fn write_once(knob: &impl AsFd, value: &[u8]) -> Result<()> {
     }
 }
 
+/// A file that the kernel writes as it is read, in as few reads as it takes: each one starts the work of finding its place again, and std,
+/// which goes by the size that such a file does not have, begins with 32 bytes.
+pub(crate) fn read_generated(path: &str) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::with_capacity(16 << 10);
+    // Not File's own read_to_end, which asks for the size first.
+    File::open(path)?.take(u64::MAX).read_to_end(&mut content)?;
+    Ok(content)
+}
+
 /// The content of a knob, at most 1 MiB (a mount table or a list of processes can be long).
 pub fn read_knob(path: impl AsRef<Path>) -> Result<String> {
     read_text(open(path.as_ref(), OFlag::O_RDONLY, 0)?)

@@ -11,6 +11,7 @@ pub mod bpf;
 pub mod conntrack;
 pub mod copy;
 pub mod credentials;
+pub mod entry;
 pub mod error;
 pub mod fd;
 pub mod fs;

@@ -49,7 +49,7 @@ pub fn read_of(pid: Pid) -> Result<Vec<MountInfo>> {
 }
 
 fn read_file(path: &str) -> Result<Vec<MountInfo>> {
-    let text = std::fs::read(path).map_err(|error| Error::from_io("open", &error, quoted(path)))?;
+    let text = crate::fs::read_generated(path).map_err(|error| Error::from_io("open", &error, quoted(path)))?;
     parse(&text).map_err(|line| {
         let line = String::from_utf8_lossy(line).into_owned();
         Error::new("read", Errno::EBADMSG, quoted(path)).with_detail(format!("not a mount: {line}"))

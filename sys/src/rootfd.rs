@@ -72,6 +72,19 @@ impl RootFd {
         self.resolve(path, OFlag::O_PATH, ResolveFlag::empty())
     }
 
+    /// As [`open_path`](Self::open_path); `None` if there is no such path, without the cost of an error that names it.
+    pub fn find(&self, path: &Path) -> Result<Option<OwnedFd>> {
+        self.find_with(path, OFlag::O_PATH)
+    }
+
+    fn find_with(&self, path: &Path, how: OFlag) -> Result<Option<OwnedFd>> {
+        match try_openat2(self, path, how, IN_ROOT) {
+            Ok(opened) => Ok(Some(opened)),
+            Err((Errno::ENOENT, _)) => Ok(None),
+            Err((errno, attempts)) => Err(openat2_error(self, path, how, IN_ROOT, errno, attempts)),
+        }
+    }
+
     /// An `O_PATH` handle to `path`; if its last component is a symbolic link, to the link.
     pub fn open_path_nofollow(&self, path: &Path) -> Result<OwnedFd> {
         self.resolve(path, OFlag::O_PATH | OFlag::O_NOFOLLOW, ResolveFlag::empty())
@@ -188,16 +201,15 @@ impl RootFd {
     fn longest_existing(&self, path: &Path) -> Result<(OwnedFd, PathBuf, PathBuf)> {
         let mut existing = path;
         loop {
-            match self.resolve(existing, OFlag::O_PATH | OFlag::O_DIRECTORY, ResolveFlag::empty()) {
-                Ok(directory) => {
+            let how = OFlag::O_PATH | OFlag::O_DIRECTORY;
+            match (self.find_with(existing, how)?, existing.parent()) {
+                (Some(directory), _) => {
                     let missing = path.strip_prefix(existing).unwrap_or(Path::new(""));
                     return Ok((directory, existing.to_owned(), missing.to_owned()));
                 }
-                Err(error) if error.is(Errno::ENOENT) => match existing.parent() {
-                    Some(parent) => existing = parent,
-                    None => return Err(error), // the root itself was removed
-                },
-                Err(error) => return Err(error),
+                (None, Some(parent)) => existing = parent,
+                // The root itself was removed.
+                (None, None) => return Err(openat2_error(self, existing, how, IN_ROOT, Errno::ENOENT, 1)),
             }
         }
     }
@@ -319,8 +331,7 @@ impl RootFd {
 
     /// The one resolution: openat2(2) in the root, bounded retries.
     fn resolve(&self, path: &Path, how: OFlag, more: ResolveFlag) -> Result<OwnedFd> {
-        let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS | more;
-        openat2(self, path, how, resolve)
+        openat2(self, path, how, IN_ROOT | more)
     }
 
     fn too_many_links(&self, call: &'static str, path: &Path) -> Error {
@@ -336,26 +347,50 @@ enum Made {
     DanglingLink(PathBuf),
 }
 
+/// How every path is resolved.
+const IN_ROOT: ResolveFlag = ResolveFlag::RESOLVE_IN_ROOT.union(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+
 /// openat2(2) with `O_CLOEXEC`, EINTR and a bounded number of EAGAIN tried again. `how` must not create.
 pub(crate) fn openat2(directory: &impl AsFd, path: &Path, how: OFlag, resolve: ResolveFlag) -> Result<OwnedFd> {
-    // An empty path means the directory itself, which openat2 calls "." (it has no AT_EMPTY_PATH).
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    let how = how | OFlag::O_CLOEXEC;
-    let request = OpenHow::new().flags(how).resolve(resolve);
+    try_openat2(directory, path, how, resolve)
+        .map_err(|(errno, attempts)| openat2_error(directory, path, how, resolve, errno, attempts))
+}
+
+/// As [`openat2`]; the error is the kernel's number and how often it was asked.
+fn try_openat2(
+    directory: &impl AsFd,
+    path: &Path,
+    how: OFlag,
+    resolve: ResolveFlag,
+) -> std::result::Result<OwnedFd, (Errno, u32)> {
+    let request = OpenHow::new().flags(how | OFlag::O_CLOEXEC).resolve(resolve);
     let mut attempts = 1;
     loop {
-        match retry(|| fcntl::openat2(directory, path, request)) {
+        match retry(|| fcntl::openat2(directory, or_dot(path), request)) {
             Ok(opened) => return Ok(opened),
             // O_NONBLOCK opens may say EAGAIN for their own reasons (fcntl leases); the bound covers that too.
             Err(Errno::EAGAIN) if attempts < ATTEMPTS => attempts += 1,
-            Err(errno) => {
-                let set = format!("{}, {}", flags(how), flags(resolve));
-                let error =
-                    Error::new("openat2", errno, format_args!("{}, {}, {{{set}}}", fd(directory), quoted(path)));
-                return Err(if attempts == 1 { error } else { error.with_detail(format!("{attempts} attempts")) });
-            }
+            Err(errno) => return Err((errno, attempts)),
         }
     }
+}
+
+fn openat2_error(
+    directory: &impl AsFd,
+    path: &Path,
+    how: OFlag,
+    resolve: ResolveFlag,
+    errno: Errno,
+    attempts: u32,
+) -> Error {
+    let set = format!("{}, {}", flags(how | OFlag::O_CLOEXEC), flags(resolve));
+    let error = Error::new("openat2", errno, format_args!("{}, {}, {{{set}}}", fd(directory), quoted(or_dot(path))));
+    if attempts == 1 { error } else { error.with_detail(format!("{attempts} attempts")) }
+}
+
+/// An empty path means the directory itself, which openat2 calls "." (it has no `AT_EMPTY_PATH`).
+fn or_dot(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
 fn metadata(handle: OwnedFd) -> Result<Metadata> {

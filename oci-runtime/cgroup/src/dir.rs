@@ -82,6 +82,19 @@ impl Dir {
         }
     }
 
+    /// Writes one value after the other to a control file that adds them up.
+    pub(crate) fn write_each(&self, name: &str, values: impl Iterator<Item = String>) -> Result<()> {
+        let file = self.open_file(name, OFlag::O_WRONLY)?;
+        for value in values {
+            write(&file, value.as_bytes()).map_err(|source| Error::Write {
+                path: self.path.join(name),
+                value,
+                source,
+            })?;
+        }
+        Ok(())
+    }
+
     /// Reads a control file whole.
     pub(crate) fn read(&self, name: &str) -> Result<String> {
         let file = self.open_file(name, OFlag::O_RDONLY)?;

@@ -43,7 +43,7 @@ pub(super) fn make_nodes(plan: &Plan, made: Option<&OwnedFd>, root: &RootFd) -> 
     }
     for (name, target) in LINKS {
         // A kernel without it has no link to it either.
-        if name != "core" || root.open_path(Path::new(target)).is_ok() {
+        if name != "core" || matches!(root.find(Path::new(target)), Ok(Some(_))) {
             link(&dev, name, target).step(|| format!("make link /dev/{name}"))?;
         }
     }

@@ -15,7 +15,7 @@ use crate::plan::Plan;
 pub(super) fn hide(plan: &Plan, host: &Host, root: &RootFd) -> Result<(), Error> {
     for path in &plan.readonly_paths {
         let step = || format!("make {} read-only", path.display());
-        if let Some(target) = if_there(root.open_path(path)).step(step)? {
+        if let Some(target) = if_there(root.find(path)).step(step)? {
             protect(&target).step(step)?;
         }
     }
@@ -23,18 +23,18 @@ pub(super) fn hide(plan: &Plan, host: &Host, root: &RootFd) -> Result<(), Error>
     let mut covers = Covers { directory: None, null: Attached::No(&host.null), label: plan.mount_label.as_deref() };
     for path in &plan.masked_paths {
         let step = || format!("mask {}", path.display());
-        if let Some(target) = if_there(root.open_path(path)).step(step)? {
+        if let Some(target) = if_there(root.find(path)).step(step)? {
             covers.mask(&target).step(step)?;
         }
     }
     Ok(())
 }
 
-fn if_there(opened: sys::Result<OwnedFd>) -> sys::Result<Option<OwnedFd>> {
-    match opened {
-        Ok(opened) => Ok(Some(opened)),
-        Err(error) if error.is(Errno::ENOENT) || error.is(Errno::ENOTDIR) => Ok(None),
-        Err(error) => Err(error),
+/// What lies below a file is not there either.
+fn if_there(found: sys::Result<Option<OwnedFd>>) -> sys::Result<Option<OwnedFd>> {
+    match found {
+        Err(error) if error.is(Errno::ENOTDIR) => Ok(None),
+        found => found,
     }
 }
 

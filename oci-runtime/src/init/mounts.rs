@@ -86,7 +86,7 @@ fn make(mount: &MountPlan, from_host: &Source, root: &RootFd, stage: &str) -> Re
 
 fn make_filesystem(fstype: &str, mount: &MountPlan, root: &RootFd, stage: &str) -> Result<OwnedFd, Error> {
     let step = || stage.to_owned();
-    let existed = root.open_path(&mount.target).is_ok();
+    let existed = matches!(root.find(&mount.target), Ok(Some(_)));
     let target = match fstype {
         "proc" | "sysfs" => ordinary_directory(root, &mount.target, fstype, stage)?,
         _ => directory(root, &mount.target, stage)?,

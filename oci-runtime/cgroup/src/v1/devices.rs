@@ -12,5 +12,8 @@ pub(crate) fn apply(dir: &Dir, rules: &[DeviceRule]) -> Result<()> {
         false => ("devices.deny", "devices.allow"),
     };
     dir.write(rest, "a")?;
-    exceptions.iter().try_for_each(|device| dir.write(exception, &device.to_string()))
+    match exceptions.is_empty() {
+        true => Ok(()),
+        false => dir.write_each(exception, exceptions.iter().map(ToString::to_string)),
+    }
 }

@@ -1,0 +1,6 @@
+//! The runtime begins with `sys::entry`, before the C library does.
+
+fn main() {
+    println!("cargo::rustc-link-arg-bin=orlop-runtime=-Wl,--undefined=orlop_entry,--entry=orlop_entry");
+    println!("cargo::rerun-if-changed=build.rs");
+}
