@@ -19,6 +19,7 @@ use crate::launch::{Asked, Launch, Launched, launch};
 use crate::net_devices;
 use crate::own_image;
 use crate::plan::{Hooks, Namespace, Plan};
+use crate::resctrl::{self, Groups, Prepared};
 use crate::seccomp_filter::{Filter, Listener};
 use crate::state::{Identity, State, Status};
 use crate::status::Request;
@@ -29,7 +30,20 @@ use crate::status::Request;
 ///
 /// # Errors
 /// Nothing is left of a container that could not be created: its process is dead and its cgroup removed.
-pub fn create(plan: Plan, mut inputs: Inputs<'_>) -> Result<Created, Error> {
+pub fn create(plan: Plan, inputs: Inputs<'_>) -> Result<Created, Error> {
+    let prepared = resctrl::prepare(plan.intel_rdt.as_ref(), &inputs.identity.id)?;
+    let groups = prepared.as_ref().map(|prepared| prepared.groups.clone()).unwrap_or_default();
+    match create_in(plan, inputs, prepared) {
+        Ok(created) => Ok(Created { resctrl: groups, ..created }),
+        Err(error) => {
+            // The error that led here is the one to tell.
+            let _ = resctrl::remove(&groups);
+            Err(error)
+        }
+    }
+}
+
+fn create_in(plan: Plan, mut inputs: Inputs<'_>, resctrl: Option<Prepared>) -> Result<Created, Error> {
     let settings = Settings {
         seccomp: match (inputs.seccomp.take(), &plan.seccomp) {
             (None, Some(profile)) => Some(Filter::compile(profile)?),
@@ -53,7 +67,7 @@ pub fn create(plan: Plan, mut inputs: Inputs<'_>) -> Result<Created, Error> {
     }
     let memory_limit = plan.resources.memory.limit.filter(|limit| *limit > 0);
     let created = Host::open(&plan, &mut inputs, &layout, &cgroup)
-        .and_then(|host| start(plan, inputs, host, &cgroup, stdio, settings));
+        .and_then(|host| start(plan, inputs, Host { resctrl, ..host }, &cgroup, stdio, settings));
     created.map_err(|error| {
         let error = with_hint(error, &cgroup, memory_limit);
         // The error that led here is the one to tell.
@@ -164,6 +178,7 @@ pub(crate) fn finish(launched: Launched, console: Option<OwnedFd>, gated: bool) 
             start,
             status: launched.status,
             console,
+            resctrl: Groups::default(),
             warnings: launched.warnings,
         }),
         Err(error) => {

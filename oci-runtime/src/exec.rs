@@ -21,6 +21,7 @@ use crate::inputs::{Created, ExecInputs, StdioFds, Target};
 use crate::launch::{Asked, Channel, Launch, launch};
 use crate::own_image;
 use crate::plan::{IdMaps, ProcessPlan};
+use crate::resctrl::{self, Prepared};
 use crate::state::Status;
 use crate::status::Request;
 use crate::user_namespace;
@@ -90,6 +91,7 @@ fn enter_and_run(
         settings,
         target: first,
         cgroup: cgroup.as_ref(),
+        resctrl: resctrl::open(&target.resctrl)?,
         procfs: &procfs,
         own_time: !is_ours(target, Kind::Time)?,
         maps,
@@ -152,6 +154,7 @@ struct Join<'a> {
     null: OwnedFd,
     target: &'a PidFd,
     cgroup: Option<&'a Cgroup>,
+    resctrl: Prepared,
     procfs: &'a ProcFd,
     /// Of the container's user namespace, if it has one of its own.
     maps: Option<IdMaps>,
@@ -161,7 +164,7 @@ struct Join<'a> {
 
 impl Join<'_> {
     fn run(self, channel: &Channel) -> Result<Infallible, Error> {
-        let Join { plan, settings, stdio, null, target, cgroup, procfs, maps, own_time } = self;
+        let Join { plan, settings, stdio, null, target, cgroup, resctrl, procfs, maps, own_time } = self;
         // Its numbers are closed below, all at once: no owner may close them again.
         let (mut stdio, null) = (ManuallyDrop::new(stdio), ManuallyDrop::new(null));
         init::reset_signals()?;
@@ -170,6 +173,7 @@ impl Join<'_> {
         if let Some(cgroup) = cgroup {
             cgroup.join_self().step(|| format!("join cgroup {}", cgroup.path()))?;
         }
+        resctrl.join_self()?;
         init::set_final_affinity(&plan.exec_cpu_affinity, channel)?;
         init::set_oom_score(&plan, &settings, procfs)?;
         init::raise_hard_limits(&plan, &settings)?;

@@ -21,6 +21,7 @@ use crate::id_mapped::map_sources;
 use crate::init::refuse_labels_without_selinux;
 use crate::inputs::{Gate, Inputs, Root};
 use crate::plan::{Device, IdMaps, MountKind, MountPlan, Namespace, NodeKind, Plan, SysctlNamespace};
+use crate::resctrl::Prepared;
 use crate::user_namespace::UserNamespace;
 use crate::volume::{self, Bind, Volume};
 
@@ -46,6 +47,8 @@ pub(crate) struct Host {
     /// With a user namespace, in which nobody can make a device: all nodes of the plan, named by their place in it, in a
     /// detached tmpfs, to be bound from.
     pub(crate) devices: Option<OwnedFd>,
+    /// Groups of resctrl to be in.
+    pub(crate) resctrl: Option<Prepared>,
     /// For all writes below `/proc`.
     pub(crate) procfs: ProcFd,
     /// The FIFO to wait behind.
@@ -100,6 +103,7 @@ impl Host {
         map_sources(plan, &sources, user.as_ref(), &procfs)?;
         Ok(Host {
             root_at,
+            resctrl: None,
             root: open_root(&mut inputs.root, progress)?,
             sources,
             shared_memory: inputs.shared_memory.take().map(open_shared_memory).transpose()?,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use cgroup::Layout;
 
+use crate::resctrl::Groups;
 use crate::seccomp_filter::Filter;
 use crate::state::Identity;
 
@@ -171,6 +172,8 @@ pub struct Target {
     pub start_time: u64,
     /// Its cgroup, as in `linux.cgroupsPath`; `None` stays in the caller's.
     pub cgroup: Option<String>,
+    /// [`Groups::joined`] of the container.
+    pub resctrl: Vec<PathBuf>,
 }
 
 /// A process that waits for its start, or, from `exec`, one that runs.
@@ -190,6 +193,8 @@ pub struct Created {
     pub status: OwnedFd,
     /// The terminal's master, when the process has one.
     pub console: Option<OwnedFd>,
+    /// Its groups in resctrl; empty from `exec`.
+    pub resctrl: Groups,
     /// What was strange but no failure, for the caller's log.
     pub warnings: Vec<String>,
 }

@@ -33,6 +33,7 @@ mod net_devices;
 mod own_image;
 pub mod plan;
 mod program;
+pub mod resctrl;
 mod seccomp_filter;
 mod state;
 mod status;

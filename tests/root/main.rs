@@ -34,6 +34,7 @@ mod runtime_joins;
 mod runtime_tools;
 mod shim_client;
 mod shim_hang;
+mod shim_hooks;
 mod shim_isolation;
 mod shim_life;
 mod shim_protocol;

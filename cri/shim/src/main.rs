@@ -11,6 +11,7 @@
 //! | `stage.rs`, `report.rs`, `task.rs`, `progress.rs`, `stages.rs` | verbs that take time, their deadlines |
 //! | `sandbox.rs`, `shared_memory.rs`, `reaper.rs` | the pod itself |
 //! | `container.rs`, `exec_process.rs`, `status.rs`, `reap.rs`, `ending.rs` | processes, from birth to record |
+//! | `hooks.rs` | what runs at the turns of a container's life |
 //! | `stdio.rs`, `log/`, `attach.rs` | output and input |
 //! | `state_dir.rs` | what is on disk |
 
@@ -25,6 +26,7 @@ mod container;
 mod ending;
 mod exec_process;
 mod failure;
+mod hooks;
 mod log;
 mod process;
 mod progress;

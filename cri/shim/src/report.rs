@@ -2,8 +2,12 @@
 //! lines in a pipe that it reads only if the stage fails. So a verb that goes well wakes the shim twice, however many
 //! stages it has.
 
+use crate::failure::internal;
+use crate::stage::Reporter;
+use oci_runtime::resctrl::Groups;
 use serde::{Deserialize, Serialize};
 use shim_protocol::{Failure, Process};
+use std::path::PathBuf;
 
 /// One line in the pipe.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +45,22 @@ pub(crate) struct Place {
     pub(crate) cgroup: Option<String>,
     /// It has a PID namespace of its own: when its first process ends, the kernel kills the others.
     pub(crate) own_pid_namespace: bool,
+    /// Its groups there, once it has been made.
+    pub(crate) resctrl: Groups,
+    /// Where its spec is for its hooks, if it has any.
+    pub(crate) bundle: Option<PathBuf>,
+}
+
+impl Place {
+    /// Gives back what a container without a cgroup still has, and tells its hooks. For stage children.
+    pub(crate) fn leave(&self, container: &str, reporter: &Reporter) -> Result<(), Failure> {
+        oci_runtime::resctrl::remove(&self.resctrl).map_err(|error| internal("remove a group", &error))?;
+        if let Some(bundle) = &self.bundle {
+            reporter.stage("run poststop hooks");
+            crate::hooks::poststop(container, bundle);
+        }
+        Ok(())
+    }
 }
 
 /// What came of a stage, with the fds that lie beside it.

@@ -5,6 +5,7 @@
 //! | `shim.sock` | the socket; gone once the shim has ended in good order |
 //! | `shim.json` | version, pid and start time |
 //! | `exits/<container>.json` | how a container ended, written before anyone is told |
+//! | `bundles/<container>/` | the spec of a container that has hooks, and where they find its root |
 //! | `shm` | mount point of the pod's `/dev/shm`, below kernel 6.15 only |
 
 use serde::Serialize;
@@ -80,6 +81,11 @@ impl StateDir {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Where a container's bundle is, if it has hooks.
+    pub(crate) fn bundle(&self, container: &str) -> PathBuf {
+        self.path.join("bundles").join(container)
     }
 
     /// Takes the socket away: nobody serves here any more.

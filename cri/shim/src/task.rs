@@ -63,6 +63,8 @@ pub(crate) enum Job {
     Sweep(u64),
     /// The death of all that is left of a container that could not be created, and the removal of its cgroup.
     Abandon(u64),
+    /// The hooks that follow the start of a container's program.
+    Poststart(u64),
     /// The removal of an ended container's cgroup.
     Delete(u64),
     /// The removal of all cgroups of the sandbox.

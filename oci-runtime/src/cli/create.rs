@@ -157,6 +157,7 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) ->
         shares_pids,
         annotations,
         for_all: ContainerWide::from_spec(&spec),
+        resctrl: created.resctrl.clone(),
         hooks: spec.hooks().clone(),
         resources: resources(&spec)?,
         keeps_keyring: flags.no_new_keyring,

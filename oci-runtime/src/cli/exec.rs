@@ -125,6 +125,7 @@ pub(crate) fn exec(store: &Store<'_>, flags: &Flags, inherited: Inherited, log: 
         pid: container.record.pid,
         start_time: container.record.start_time,
         cgroup: Some(container.record.cgroup.clone()),
+        resctrl: container.record.resctrl.joined.clone(),
     };
     let mut silent = |_: &str| {};
     let record = &container.record;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use oci_runtime::cgroup::{self, Cgroup, Layout};
 use oci_runtime::plan::ContainerWide;
+use oci_runtime::resctrl::{self, Groups};
 use oci_spec::runtime::Hooks;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -89,6 +90,9 @@ pub(crate) struct Record {
     /// What holds for the processes that join it.
     #[serde(default)]
     pub(crate) for_all: ContainerWide,
+    /// Its groups there.
+    #[serde(default)]
+    pub(crate) resctrl: Groups,
     /// Those of its config; the later ones are still to come.
     #[serde(default)]
     pub(crate) hooks: Option<Hooks>,
@@ -250,6 +254,7 @@ impl Container {
             cgroup.kill(PATIENCE)?;
         }
         cgroup.delete()?;
+        resctrl::remove(&self.record.resctrl)?;
         remove(&self.dir)
     }
 }

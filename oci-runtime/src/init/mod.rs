@@ -63,6 +63,9 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     // First of all, so that everything made from here on is charged to the container; a cgroup namespace that is made
     // later has this cgroup as its root.
     init.cgroup.join_self().step(|| format!("join cgroup {}", init.cgroup.path()))?;
+    if let Some(groups) = init.host.resctrl.take() {
+        groups.join_self()?;
+    }
     placement::reset_affinity(channel);
     // Where the score can still be lowered and limits still be raised: with the creator's capabilities.
     process::set_oom_score(&plan.process, &init.settings, &init.host.procfs)?;

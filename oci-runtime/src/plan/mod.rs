@@ -9,6 +9,7 @@ mod devices;
 mod hooks;
 mod id_map;
 mod id_mapping;
+mod intel_rdt;
 mod memory_policy;
 mod mount_options;
 mod mounts;
@@ -35,6 +36,7 @@ pub use devices::{Device, NodeKind};
 pub use hooks::{Hook, Hooks, KINDS as HOOK_KINDS};
 pub use id_map::{IdMap, IdMaps, IdRange};
 pub use id_mapping::IdMapping;
+pub use intel_rdt::{DEFAULT_CLASS, IntelRdt};
 pub use memory_policy::MemoryPolicy;
 pub use mount_options::known_options;
 pub(crate) use mounts::NOT_OF_TYPE_PROC;
@@ -89,6 +91,8 @@ pub struct Plan {
     pub process: ProcessPlan,
     /// What is strange in the config but no failure, for the caller's log.
     pub warnings: Vec<String>,
+    /// The share of caches and memory bandwidth.
+    pub intel_rdt: Option<IntelRdt>,
     /// Programs that run at the turns of the container's life.
     pub hooks: Hooks,
     /// The SELinux context of the file systems that are made for the container.
@@ -132,7 +136,6 @@ impl Plan {
     pub fn from_spec(spec: &Spec, bundle: Option<&Path>) -> Result<Plan, PlanError> {
         check_version(spec.version())?;
         let linux = spec.linux().as_ref().ok_or_else(|| invalid("linux", "missing"))?;
-        refuse_unbuilt_linux(linux)?;
         let process = spec.process().as_ref().ok_or_else(|| invalid("process", "missing"))?;
         let namespaces = Namespaces::from_spec(linux.namespaces().as_deref().unwrap_or_default())?;
         let mut mounts = mounts(spec, bundle, &namespaces)?;
@@ -161,6 +164,7 @@ impl Plan {
             process: ProcessPlan::joining(process, &ContainerWide::from_spec(spec))?,
             warnings: warnings(spec),
             mount_label,
+            intel_rdt: linux.intel_rdt().as_ref().map(IntelRdt::from_spec).transpose()?,
             hooks: Hooks::from_spec(spec.hooks().as_ref())?,
             time_offsets: time_offsets::from_spec(&namespaces.time, linux.time_offsets().as_ref())?,
             net_devices: net_devices::from_spec(&namespaces.network, linux.net_devices().as_ref())?,
@@ -182,15 +186,6 @@ fn check_version(version: &str) -> Result<(), PlanError> {
         (Some(_), Some(_), Some(_)) => Err(unsupported("ociVersion", format!("{version}; 1.0.0 to 1.3 are"))),
         _ => Err(invalid("ociVersion", format!("{version:?} is not a version"))),
     }
-}
-
-fn refuse_unbuilt_linux(linux: &Linux) -> Result<(), PlanError> {
-    for (field, used) in [("linux.intelRdt", linux.intel_rdt().is_some())] {
-        if used {
-            return Err(unsupported(field, "not built yet"));
-        }
-    }
-    Ok(())
 }
 
 /// A label of SELinux or AppArmor; an empty one is none.

@@ -6,6 +6,7 @@ use crate::cgroups::Cgroups;
 use crate::container::{Container, FirstProcess, Life};
 use crate::ending::SWEEP;
 use crate::failure::{chain, failure, internal, note};
+use crate::hooks;
 use crate::log::{LogFile, Stream};
 use crate::progress::{Ended, Order, Result};
 use crate::report::{NewContainer, Note, Outcome, Place, Report};
@@ -15,11 +16,15 @@ use crate::state_dir::is_plain_name;
 use crate::stdio::{Output, Stdio};
 use crate::supervisor::Shim;
 use crate::task::Job;
-use oci_runtime::plan::Namespace;
+use oci_runtime::hooks::own_environment;
+use oci_runtime::plan::{Hooks, Namespace};
+use oci_runtime::resctrl::Groups;
 use oci_runtime::{Gate, Inputs, Parent, Plan, Root, StdioFds};
+use oci_spec::runtime::Spec;
 use shim_protocol::{Answer, Create, ErrorKind, Failure, Process};
 use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 use sys::process::PidFd;
 
@@ -45,7 +50,8 @@ pub(super) fn begin(shim: &mut Shim, request: Request, create: Create) -> Begun 
     container.stdio.stdin_once = create.stdin_once;
     shim.containers.push(container);
     let order = Order::new(call, deadline, Job::Create(key));
-    let begun = shim.begin_stage(order, fds, move |fds, reporter| make(&create, fds, reporter));
+    let bundle = shim.dir.bundle(&create.container);
+    let begun = shim.begin_stage(order, fds, move |fds, reporter| make(&create, &bundle, fds, reporter));
     if begun.is_err() {
         shim.containers.retain(|container| container.key != key);
     }
@@ -79,16 +85,17 @@ fn check(shim: &Shim, create: &Create) -> std::result::Result<(), Failure> {
 }
 
 /// The stage child's work.
-fn make(create: &Create, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
+fn make(create: &Create, bundle: &Path, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
     let mut fds = fds.into_iter();
     let [Some(spec), Some(rootfs)] = [fds.next(), fds.next()] else { return Err(super::too_few_fds()) };
     let seccomp = create.seccomp.then(|| fds.next()).flatten();
     let shared_memory = create.shm.clone().zip(fds.next());
 
     reporter.stage("read spec");
-    let plan = plan(&spec)?;
+    let document = read_document("the spec", &spec)?;
+    let (spec, plan) = plan(&document)?;
     let terminal = plan.process.terminal;
-    let place = place(&plan)?;
+    let mut place = place(&plan, bundle)?;
     reporter.note(&Note::Place(place.clone()));
     crate::sources::prepare(&create.sources, reporter)?;
     let log = create.log_path.as_ref().map(|path| {
@@ -104,7 +111,7 @@ fn make(create: &Create, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
         reporter.note(&Note::CgroupMade);
     };
     let mut inputs = Inputs::new(Root::Mount(rootfs), &mut progress);
-    inputs.identity.id.clone_from(&create.container);
+    inputs.identity = hooks::identity(&create.container, bundle, &spec);
     inputs.cgroups = Some(reporter.cgroups.layout().clone());
     inputs.cgroup_made = Some(&mut cgroup_made);
     inputs.stdio = pipes.theirs;
@@ -116,8 +123,19 @@ fn make(create: &Create, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
     inputs.best_effort_rlimits = create.best_effort_rlimits;
     inputs.program_at_start = true;
     inputs.born = Some(&mut born);
-    let created = oci_runtime::create(plan, inputs).map_err(|error| super::runtime_failure(&error))?;
-
+    if place.bundle.is_some() {
+        hooks::make_bundle(bundle, &document)?;
+        inputs.environment = own_environment();
+        inputs.root_at = Some(hooks::root(bundle));
+    }
+    let created = oci_runtime::create(plan, inputs).map_err(|error| {
+        if place.bundle.is_some() {
+            reporter.stage("run poststop hooks");
+            hooks::poststop(&create.container, bundle);
+        }
+        super::runtime_failure(&error)
+    })?;
+    place.resctrl = created.resctrl;
     created.warnings.iter().for_each(|warning| note(format_args!("{warning}")));
 
     let process = Process { pid: created.pid, start_time: created.start_time };
@@ -143,23 +161,23 @@ fn make(create: &Create, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
     Ok((Outcome::Created(told), fds))
 }
 
-fn plan(spec: &OwnedFd) -> std::result::Result<Plan, Failure> {
-    let document = read_document("the spec", spec)?;
+fn plan(document: &[u8]) -> std::result::Result<(Spec, Plan), Failure> {
     let invalid = |error: &dyn std::error::Error| failure(ErrorKind::Invalid, chain(error));
-    let (spec, warnings) = oci_runtime::config::parse(&document).map_err(|error| invalid(&error))?;
+    let (spec, warnings) = oci_runtime::config::parse(document).map_err(|error| invalid(&error))?;
     warnings.iter().for_each(|warning| note(format_args!("{warning}")));
     let plan = Plan::from_spec(&spec, None).map_err(|error| super::plan_failure(&error))?;
     plan.warnings.iter().for_each(|warning| note(format_args!("{warning}")));
-    Ok(plan)
+    Ok((spec, plan))
 }
 
 /// What the shim has to know of the spec.
-fn place(plan: &Plan) -> std::result::Result<Place, Failure> {
+fn place(plan: &Plan, bundle: &Path) -> std::result::Result<Place, Failure> {
     let cgroup = plan.cgroup.as_ref().map(ToString::to_string);
     if cgroup.is_none() {
         return Err(failure(ErrorKind::Invalid, "linux.cgroupsPath: missing"));
     }
-    Ok(Place { cgroup, own_pid_namespace: plan.namespaces.pid == Namespace::New })
+    let bundle = (plan.hooks != Hooks::default()).then(|| bundle.to_owned());
+    Ok(Place { cgroup, own_pid_namespace: plan.namespaces.pid == Namespace::New, resctrl: Groups::default(), bundle })
 }
 
 /// The pipes of a container without a terminal.
@@ -274,12 +292,14 @@ fn abandon(shim: &mut Shim, key: u64, is_clean: bool) {
     let Some(container) = shim.container_of(key) else { return };
     let Some(cgroup) = container.cgroup().filter(|_| !is_clean).map(str::to_owned) else { return forget(shim, key) };
     let is_its_own = container.has_cgroup;
+    let (id, place) = (container.id.clone(), container.place.clone());
     container.life = Life::Abandoned { given_up: false };
     let order = Order::own(SWEEP + Duration::from_secs(1), Job::Abandon(key));
     let begun = shim.begin_stage(order, Vec::new(), move |_, stage| {
         if is_its_own {
             stage.cgroups.kill_all(&cgroup, SWEEP)?;
             stage.cgroups.delete(&cgroup)?;
+            place.map_or(Ok(()), |place| place.leave(&id, stage))?;
         } else {
             // What was made of it has nobody in it. If somebody is in there, it is a stranger's and stays.
             let _ = stage.cgroups.delete(&cgroup);

@@ -34,17 +34,20 @@ pub(crate) fn remove(shim: &mut Shim, key: u64, ended: Ended) {
         // Its creation failed, or another delete was faster.
         return shim.answer(ended, Ok(Answer::Done));
     };
-    let cgroup = container.cgroup().map(str::to_owned);
+    let (id, place) = (container.id.clone(), container.place.clone());
     let is_left_over = matches!(container.life, Life::Abandoned { .. }) && container.has_cgroup;
     let Ended { call, deadline, stages, .. } = ended;
     let order = Order { call, deadline, stages, job: Job::Delete(key) };
     let begun = shim.begin_stage(order, Vec::new(), move |_, reporter| {
+        let Some(place) = place else { return Ok((Outcome::Done, Vec::new())) };
         reporter.stage("remove the cgroup");
-        let Some(cgroup) = cgroup else { return Ok((Outcome::Done, Vec::new())) };
-        if is_left_over {
-            reporter.cgroups.kill_all(&cgroup, SWEEP)?;
+        if let Some(cgroup) = &place.cgroup {
+            if is_left_over {
+                reporter.cgroups.kill_all(cgroup, SWEEP)?;
+            }
+            reporter.cgroups.delete(cgroup)?;
         }
-        reporter.cgroups.delete(&cgroup)?;
+        place.leave(&id, reporter)?;
         Ok((Outcome::Done, Vec::new()))
     });
     if let (Some(call), Err(failure)) = (call, begun) {

@@ -32,6 +32,7 @@ pub(super) fn begin(shim: &mut Shim, request: Request, exec: Exec) -> Begun {
         pid: first.process.pid,
         start_time: first.process.start_time,
         cgroup: container.cgroup().map(str::to_owned),
+        resctrl: container.place.as_ref().map(|place| place.resctrl.joined.clone()).unwrap_or_default(),
     };
     let is_it = |other: &ExecProcess| other.id == exec.exec;
     if shim.execs.iter().any(is_it) {

@@ -76,6 +76,7 @@ pub(crate) fn finish(shim: &mut Shim, job: Job, ended: Ended, result: Result) {
         Job::Plain => shim.answer(ended, result.map(|_| Answer::Done)),
         Job::Sweep(container) => shim.swept(container, result.map(|_| ())),
         Job::Abandon(container) => create::cleaned_up(shim, container, result.map(|_| ())),
+        Job::Poststart(container) => start::hooks_ended(shim, container, ended, result),
         Job::Delete(container) => delete::finish(shim, container, ended, result),
         Job::StopSandbox => stop_sandbox::finish(shim, ended, result),
     }

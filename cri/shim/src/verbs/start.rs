@@ -3,11 +3,13 @@
 use super::{Begun, Request};
 use crate::container::Life;
 use crate::failure::{failure, internal};
-use crate::progress::Ended;
+use crate::hooks;
+use crate::progress::{Ended, Order, Result};
 use crate::reap;
+use crate::report::Outcome;
 use crate::stages::Stages;
 use crate::supervisor::Shim;
-use crate::task::Step;
+use crate::task::{Job, Step};
 use shim_protocol::{Answer, ErrorKind, Failure};
 use std::fs::File;
 use std::io::Write;
@@ -76,7 +78,36 @@ impl Shim {
         };
         let is_it = |step: &Step| matches!(step, Step::Starting(container) if *container == key);
         if runs && let Some(ended) = self.take_task(is_it) {
-            self.answer(ended, Ok(Answer::Done));
+            self.run_hooks(key, ended);
         }
     }
+
+    /// Runs what is to follow the start of a program, if anything is, and answers.
+    fn run_hooks(&mut self, key: u64, ended: Ended) {
+        let container = self.containers.iter().find(|container| container.key == key);
+        let running = container.and_then(|container| {
+            Some((container.id.clone(), container.place.as_ref()?.bundle.clone()?, container.first()?.process.pid))
+        });
+        let Some((id, bundle, pid)) = running else { return self.answer(ended, Ok(Answer::Done)) };
+        let Ended { call, deadline, stages, .. } = ended;
+        let order = Order { call, deadline, stages, job: Job::Poststart(key) };
+        let begun = self.begin_stage(order, Vec::new(), move |_, reporter| {
+            reporter.stage("run poststart hooks");
+            hooks::poststart(&id, &bundle, pid).map(|()| (Outcome::Done, Vec::new()))
+        });
+        if let Err(failure) = begun {
+            self.kill_first(key);
+            if let Some(call) = call {
+                self.reply(call, Err(failure), Vec::new());
+            }
+        }
+    }
+}
+
+/// One that failed ends the container (runtime.md, "Lifecycle").
+pub(super) fn hooks_ended(shim: &mut Shim, key: u64, ended: Ended, result: Result) {
+    if result.is_err() {
+        shim.kill_first(key);
+    }
+    shim.answer(ended, result.map(|_| Answer::Done));
 }

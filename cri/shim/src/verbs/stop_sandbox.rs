@@ -3,7 +3,7 @@
 use super::{Begun, Request};
 use crate::failure::failure;
 use crate::progress::{Ended, Order, Result};
-use crate::report::Outcome;
+use crate::report::{Outcome, Place};
 use crate::sandbox::Lifecycle;
 use crate::stages::Stages;
 use crate::supervisor::Shim;
@@ -40,6 +40,8 @@ pub(super) fn begin(shim: &mut Shim, request: Request) -> Begun {
 pub(crate) fn remove(shim: &mut Shim, ended: Ended) {
     let mut cgroups: Vec<String> =
         shim.containers.iter().filter_map(|container| container.cgroup().map(str::to_owned)).collect();
+    let places: Vec<(String, Place)> =
+        shim.containers.iter().filter_map(|container| Some((container.id.clone(), container.place.clone()?))).collect();
     if let Lifecycle::Running(sandbox) = &shim.lifecycle {
         cgroups.extend(sandbox.config.reaper.as_ref().map(|reaper| reaper.cgroup.clone()));
     }
@@ -50,6 +52,8 @@ pub(crate) fn remove(shim: &mut Shim, ended: Ended) {
         // Each is tried; the first failure is told.
         let removed: Vec<_> = cgroups.iter().map(|cgroup| reporter.cgroups.delete(cgroup)).collect();
         removed.into_iter().collect::<std::result::Result<(), _>>()?;
+        // Nobody can delete them any more when the shim is gone.
+        places.iter().try_for_each(|(id, place)| place.leave(id, reporter))?;
         Ok((Outcome::Done, Vec::new()))
     });
     if let (Some(call), Err(failure)) = (call, begun) {
