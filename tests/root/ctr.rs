@@ -5,7 +5,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tests::{Containerd, Output, World, binary, eventually, images, output, write};
+use serde_json::Value;
+use tests::{Containerd, Output, Registry, World, binary, eventually, images, output, pods, write};
 
 const IMAGE: &str = "docker.io/library/busybox:test";
 
@@ -124,6 +125,18 @@ fn a_terminal_is_handed_over_at_run_and_at_exec() {
 }
 
 #[test]
+fn a_container_is_paused_and_resumed() {
+    let world = World::enter();
+    let node = Node::start(&world);
+    node.started(&[]);
+    node.ctr(&["task", "pause", "it"]).success();
+    node.has_status("PAUSED");
+    node.ctr(&["task", "resume", "it"]).success();
+    node.has_status("RUNNING");
+    node.remove();
+}
+
+#[test]
 fn a_container_is_killed_by_a_signal() {
     let world = World::enter();
     let node = Node::start(&world);
@@ -139,10 +152,57 @@ fn a_container_is_killed_by_a_signal() {
 }
 
 #[test]
+fn what_a_container_uses_is_told() {
+    let world = World::enter();
+    let node = Node::start(&world);
+    node.started(&["--memory-limit", "67108864"]);
+    let metrics: Value =
+        serde_json::from_str(&node.ctr(&["task", "metrics", "--format", "json", "it"]).success()).expect("JSON");
+    assert_eq!(metrics["pids"]["current"], 1, "{metrics}");
+    let limit = metrics.pointer("/memory/usage/limit").or_else(|| metrics.pointer("/memory/usage_limit"));
+    assert_eq!(limit, Some(&Value::from(67_108_864)), "{metrics}");
+    let processes = node.ctr(&["task", "ps", "it"]).success();
+    assert_eq!(processes.lines().count(), 2, "{processes}");
+    node.remove();
+}
+
+#[test]
 fn a_container_has_users_of_its_own() {
     let world = World::enter();
     let node = Node::start(&world);
     let flags = ["--rm", "--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536"];
     let map = node.run(&flags, &["cat", "/proc/self/uid_map"]).success();
     assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
+}
+
+#[test]
+fn a_pod_of_the_cri_runs_and_its_limits_change() {
+    let world = World::enter();
+    let registry = Registry::start(&world);
+    let containerd = Containerd::start_on(&world, &binary("orlop-runtime"));
+    images::upstream::serve(&registry, &containerd.hosts_dir());
+    let client = containerd.client();
+    for image in [images::upstream::BUSYBOX, "registry.k8s.io/pause:3.9"] {
+        client.pull(image).expect("the image");
+    }
+    let config = pods::as_kubelet(pods::pod("pod", &containerd.logs(), &world.cgroup("pods")), None);
+    let pod = client.run_pod(&config).expect("a pod");
+    let container = pods::container("it", images::upstream::BUSYBOX, &["sleep", "100000"]);
+    let container = client.create(&pod, &config, &pods::container_as_kubelet(container)).expect("a container");
+    client.start(&container).expect("the start");
+    let resources =
+        proto::LinuxContainerResources { memory_limit_in_bytes: 50_331_648, cpu_shares: 512, ..Default::default() };
+    let request = proto::UpdateContainerResourcesRequest {
+        container_id: container.clone(),
+        linux: Some(resources),
+        ..Default::default()
+    };
+    client.runtime(async |mut client| client.update_container_resources(request).await).expect("the update");
+    let look = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null || \
+                cat /sys/fs/cgroup/memory.max";
+    let told = client.exec(&container, &["sh", "-c", look], Duration::from_secs(10)).expect("an exec");
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.starts_with("50331648\n"), "{told}");
+    assert!(!told.contains("cpu") && (told.lines().count() == 1 || told.ends_with("512\n")), "{told}");
+    containerd.remove_pods();
 }

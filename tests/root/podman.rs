@@ -6,6 +6,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
 use tests::{Output, World, binary, eventually, images, output, write};
 
 const IMAGE: &str = "localhost/busybox:test";
@@ -129,6 +130,47 @@ fn a_terminal_is_handed_over_at_run_and_at_exec() {
     let told = podman.on_terminal(&["exec", "--tty", "it", "sh", "-c", "tty; exit 6"]);
     assert_eq!(told.code, 6, "{told:?}");
     assert!(told.stdout.contains("/dev/pts/0"), "{told:?}");
+    podman.remove();
+}
+
+#[test]
+fn a_container_is_paused_and_resumed() {
+    let world = World::enter();
+    let podman = Podman::with_image(&world);
+    podman.started(&[]);
+    podman.verb(&["pause", "it"]).success();
+    assert_eq!(podman.inspect("{{.State.Status}}"), "paused");
+    podman.verb(&["unpause", "it"]).success();
+    assert_eq!(podman.inspect("{{.State.Status}}"), "running");
+    podman.remove();
+}
+
+#[test]
+fn a_containers_limits_change_while_it_runs() {
+    let world = World::enter();
+    let podman = Podman::with_image(&world);
+    podman.started(&["--memory", "64m", "--pids-limit", "100"]);
+    podman.verb(&["update", "--memory", "48m", "--cpu-shares", "512", "it"]).success();
+    let look = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null || \
+                cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.weight";
+    let told = podman.verb(&["exec", "it", "sh", "-c", look]).success();
+    let (memory, cpu) = told.split_once('\n').expect("two files");
+    assert_eq!(memory, "50331648", "{told}");
+    assert!(["512", "59"].contains(&cpu.trim()), "{told}");
+    podman.remove();
+}
+
+#[test]
+fn what_a_container_uses_is_told() {
+    let world = World::enter();
+    let podman = Podman::with_image(&world);
+    podman.started(&["--memory", "64m"]);
+    let told = podman.verb(&["stats", "--no-stream", "--format", "json", "it"]).success();
+    let stats: Value = serde_json::from_str(&told).expect("JSON of podman stats");
+    assert_eq!(stats[0]["pids"], "1", "{stats}");
+    assert!(stats[0]["mem_usage"].as_str().is_some_and(|usage| usage.ends_with(" / 67.11MB")), "{stats}");
+    let processes = podman.verb(&["top", "it", "pid", "comm"]).success();
+    assert!(processes.contains("sleep"), "{processes}");
     podman.remove();
 }
 
