@@ -15,6 +15,7 @@ use sys::process::Pid;
 use sys::procfs::ProcFd;
 use sys::rootfd::RootFd;
 
+use crate::delegation::delegate;
 use crate::error::{Error, Step};
 use crate::filesystem;
 use crate::id_mapped::map_sources;
@@ -93,6 +94,7 @@ impl Host {
         refuse_labels_without_selinux(plan, &procfs)?;
         let user = UserNamespace::open(plan, &procfs)?;
         let maps = user.as_ref().map(|user| &user.maps);
+        delegate(plan, layout, cgroup, maps)?;
         let joined = open_namespaces(plan)?;
         refuse_sysctls_of_host(plan, &joined)?;
         let pid_namespace = match &plan.namespaces.pid {

@@ -20,6 +20,7 @@
 mod agent;
 pub mod config;
 mod create;
+mod delegation;
 mod error;
 mod exec;
 mod filesystem;

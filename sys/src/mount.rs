@@ -167,6 +167,14 @@ pub fn pivot_root_to(new_root: &impl AsFd) -> Result<()> {
     mount_setattr(&old_root, true, &private)?;
     change_directory(&old_root)?;
     umount(Path::new("."), MntFlags::MNT_DETACH)?;
+    // What was mounted over the old root went first, and the old root would stay, over the new one: whoever joins this
+    // namespace would land in it. It is gone when there is nothing left to unmount here.
+    loop {
+        match umount(Path::new("."), MntFlags::MNT_DETACH) {
+            Err(error) if error.is(Errno::EINVAL) => break,
+            more => more?,
+        }
+    }
     unistd::chdir("/").map_err(|errno| Error::new("chdir", errno, "\"/\""))
 }
 

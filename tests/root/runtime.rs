@@ -22,4 +22,5 @@ mod races;
 mod refusals;
 mod time_namespaces;
 mod tmpfs;
+mod user_namespace_bounds;
 mod user_namespaces;

@@ -345,12 +345,26 @@ fn enter_working_directory(plan: &ProcessPlan, root: &RootFd) -> Result<(), Erro
         .step(|| format!("enter working directory {}", plan.cwd.display()))
 }
 
+/// A user namespace that is joined may forbid setgroups(2) (user_namespaces(7)). Then there are no groups: its creator's own
+/// were shed before it was entered.
+fn set_groups(plan: &ProcessPlan) -> Result<(), Error> {
+    let step = || "set process.user.additionalGids".to_owned();
+    match credentials::set_groups(&plan.groups) {
+        Err(error)
+            if error.is(Errno::EPERM) && plan.groups == [plan.gid] && credentials::groups().step(step)?.is_empty() =>
+        {
+            Ok(())
+        }
+        set => set.step(step),
+    }
+}
+
 fn take_identity(plan: &ProcessPlan, channel: &Channel) -> Result<(), Error> {
     let sets = &plan.capabilities;
     // The bounding set goes while CAP_SETPCAP is there; what is permitted has to survive the change of ids.
     credentials::drop_bounding(sets.bounding).step(|| "set process.capabilities.bounding".to_owned())?;
     credentials::set_keep_capabilities(true).step(|| "keep capabilities".to_owned())?;
-    credentials::set_groups(&plan.groups).step(|| "set process.user.additionalGids".to_owned())?;
+    set_groups(plan)?;
     credentials::set_gid(plan.gid).step(|| format!("set process.user.gid to {}", plan.gid))?;
     credentials::set_uid(plan.uid).step(|| format!("set process.user.uid to {}", plan.uid))?;
     credentials::set_keep_capabilities(false).step(|| "keep capabilities".to_owned())?;

@@ -49,6 +49,28 @@ fn a_container_that_may_trace_and_stop_an_exec_at_birth_finds_nothing_of_the_hos
     }
 }
 
+/// The root of a namespace is found from its bottom: an old root that is left on top of the container's would be entered.
+#[test]
+fn an_exec_lands_in_the_containers_root_whatever_lay_over_the_hosts() {
+    let world = World::enter();
+    let bundle = Bundle::new(&world, "touch /ready; sleep 100");
+    bundle.write_config();
+    let mut covered = world.command("unshare");
+    covered
+        .args(["--mount", "sh", "-c", "mount -t tmpfs tmpfs / && exec \"$@\"", "sh"])
+        .arg(bundle.runtime().get_program());
+    covered.args(bundle.runtime().get_args()).args(["run", "--detach", "--bundle"]).arg(&bundle.dir).arg(&bundle.id);
+    covered.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+    assert!(covered.status().unwrap().success());
+    eventually("the container is ready", Duration::from_secs(10), || bundle.rootfs("ready").exists());
+    let exec = output(bundle.runtime().args(["exec", &bundle.id, "sh", "-c", "ls /ready; wc -l < /proc/mounts"]));
+    let mounts = fs::read_to_string(format!("/proc/{}/mounts", bundle.state()["pid"])).unwrap();
+    output(bundle.runtime().args(["delete", "--force", &bundle.id]));
+    assert_eq!(exec.success().lines().next(), Some("/ready"));
+    let targets: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    assert_eq!(targets.iter().filter(|target| **target == "/").count(), 1, "{mounts}");
+}
+
 #[test]
 fn a_container_in_the_runtimes_mount_namespace_leaves_no_mount_there() {
     let world = World::enter();

@@ -123,6 +123,7 @@ fn an_exec_has_the_ids_namespaces_and_cgroups_of_its_container() {
     let of_container = fs::read_to_string(bundle.rootfs("seen")).unwrap();
     assert_ne!(of_container.lines().next(), Some(&*link("/proc/self/ns/user")));
     assert_eq!(running.exec(look, json!({})).success(), of_container);
+    assert_eq!(running.exec("ls /ready", json!({})).success(), "/ready\n");
     let script = "id -u; id -g; grep -E 'Groups|CapPrm|CapBnd' /proc/self/status; echo x > /proc/self/fd/1";
     let user = json!({"user": {"uid": 7, "gid": 8, "additionalGids": [9]}});
     assert_eq!(
