@@ -101,6 +101,8 @@ pub struct ExecInputs<'a> {
     pub preserve_fds: u32,
     /// See [`Inputs::keep_keyring`].
     pub keep_keyring: bool,
+    /// Cgroups below the container's that the process joins, each in the hierarchy of a controller, or in all.
+    pub below: Vec<(Option<String>, String)>,
     /// See [`Inputs::progress`].
     pub progress: &'a mut dyn FnMut(&str),
     /// See [`Born`].
@@ -119,6 +121,7 @@ impl<'a> ExecInputs<'a> {
             best_effort_rlimits: false,
             preserve_fds: 0,
             keep_keyring: false,
+            below: Vec::new(),
             progress,
             born: None,
         }

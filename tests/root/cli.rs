@@ -7,6 +7,7 @@ mod cgroups;
 mod foreground;
 mod life;
 mod limits;
+mod notify;
 mod verbs;
 
 use std::fs::File;

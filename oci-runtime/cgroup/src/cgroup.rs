@@ -195,6 +195,10 @@ impl Cgroup {
         Cgroup { path, members }
     }
 
+    pub(crate) fn members_mut(&mut self) -> &mut [Member] {
+        &mut self.members
+    }
+
     pub(crate) fn members(&self) -> &[Member] {
         &self.members
     }

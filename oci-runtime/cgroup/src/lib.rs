@@ -20,6 +20,7 @@
 //! | `layout.rs` | what is mounted: parsing, own path rules |
 //! | `cgroup.rs` | one cgroup: create, join, update, processes, delete |
 //! | `interior.rs` | one that holds cgroups, as a pod's does |
+//! | `below.rs` | one inside a container's own, to be joined by a process |
 //! | `kill.rs`, `freeze.rs` | all its processes at once |
 //! | `resources.rs`, `stats.rs`, `details.rs` | the types that go in and come out |
 //! | `devices.rs` | what a list of device rules comes to; `v1/devices.rs` writes it, `v2/devices.rs` makes a program of it |
@@ -27,6 +28,7 @@
 //! | `v1/<controller>.rs`, `v2/<controller>.rs`, `hugetlb.rs`, `rdma.rs`, `pressure.rs` | one controller each, pure against a directory |
 //! | `oom.rs` | a pollable fd for out-of-memory |
 
+mod below;
 mod cgroup;
 mod details;
 mod devices;

@@ -16,6 +16,7 @@ use super::bundle::{self, Bundle};
 use super::help::Help;
 use super::hooks;
 use super::log::Log;
+use super::notify::Manager;
 use super::store::{self, Container, ContainerId, RECORD_VERSION, Record, Store};
 use super::streams::{self, Inherited, Sockets};
 use super::time::Timestamp;
@@ -121,6 +122,9 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) ->
     let cgroup = plan.cgroup.as_ref().map(ToString::to_string).unwrap_or_default();
     let shares_pids = plan.namespaces.pid != Namespace::New;
     plan.process.env.extend(inherited.environment());
+    if let Some(manager) = Manager::of_environment()? {
+        manager.mount(dir, &mut plan)?;
+    }
     let fifo = dir.join("exec.fifo");
     if behind_fifo {
         make_fifo(dir)?;

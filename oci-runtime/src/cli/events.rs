@@ -75,7 +75,7 @@ pub(crate) fn events(store: &Store<'_>, flags: &Flags, log: &mut Log) -> Result<
         return Err(format!("container with id {} is not running", flags.id).into());
     }
     let cgroup = container.cgroup()?;
-    let stats = |cgroup: &Cgroup| Ok::<_, Error>(Usage::from(&cgroup.stats()?));
+    let stats = |cgroup: &Cgroup| Ok::<_, Error>(Usage::from(cgroup.details()?));
     if flags.stats {
         return print(&Event { kind: "stats", id: &flags.id, data: Some(stats(&cgroup)?) });
     }

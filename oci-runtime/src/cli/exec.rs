@@ -107,9 +107,7 @@ pub(crate) fn exec(store: &Store<'_>, flags: &Flags, inherited: Inherited, log: 
         }
         _ => {}
     }
-    if !flags.cgroups.is_empty() {
-        return Err("--cgroup is not built yet".into());
-    }
+    let below = cgroups(&flags.cgroups)?;
     let plan = plan(&container, flags, log)?;
     let terminal = plan.terminal;
     streams::check_terminal(&flags.streams, terminal, flags.detach)?;
@@ -140,6 +138,7 @@ pub(crate) fn exec(store: &Store<'_>, flags: &Flags, inherited: Inherited, log: 
         seccomp: filter(&container)?,
         preserve_fds: inherited.count(),
         keep_keyring: container.record.keeps_keyring,
+        below,
         ..ExecInputs::new(&mut silent)
     };
     let created = oci_runtime::exec(plan, &target, inputs)?;
@@ -154,6 +153,31 @@ pub(crate) fn exec(store: &Store<'_>, flags: &Flags, inherited: Inherited, log: 
             foreground.attend(created.pid, process, created.console)
         }
     }
+}
+
+/// `[controller[,controller]:]path`, each controller once.
+fn cgroups(arguments: &[String]) -> Result<Vec<(Option<String>, String)>, Error> {
+    let mut below: Vec<(Option<String>, String)> = Vec::new();
+    for argument in arguments {
+        let Some((controllers, path)) = argument.split_once(':') else {
+            match arguments {
+                [only] => return Ok(vec![(None, only.clone())]),
+                _ => return Err(format!("invalid --cgroup argument: {argument} (missing <controller>: prefix)").into()),
+            }
+        };
+        for controller in controllers.split(',') {
+            if controller.is_empty() {
+                return Err(format!("invalid --cgroup argument (empty <controller> prefix): {argument}").into());
+            }
+            if below.iter().any(|(known, _)| known.as_deref() == Some(controller)) {
+                return Err(
+                    format!("invalid --cgroup argument(s): controller {controller} specified multiple times").into()
+                );
+            }
+            below.push((Some(controller.to_owned()), path.to_owned()));
+        }
+    }
+    Ok(below)
 }
 
 /// The process of `--process`, or that of the config as the flags change it.
@@ -254,6 +278,23 @@ mod tests {
         for text in ["1000x", "x", "-1", "+1", " 1", "1:", ":1", "1:2:3", "4294967296", "0x10", "root"] {
             parse_user(text).expect_err(text);
         }
+    }
+
+    #[test]
+    fn a_cgroup_is_below_the_containers_own_in_all_hierarchies_or_in_some() {
+        let parsed = |arguments: &[&str]| {
+            let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+            cgroups(&arguments).map_err(|error| error.to_string())
+        };
+        let below = |controller: &str, path: &str| (Some(controller.to_owned()), path.to_owned());
+        assert_eq!(parsed(&["/a/b"]).unwrap(), [(None, "/a/b".to_owned())]);
+        assert_eq!(
+            parsed(&["cpu,memory:a", "pids:b"]).unwrap(),
+            [below("cpu", "a"), below("memory", "a"), below("pids", "b")]
+        );
+        assert!(parsed(&["a", "b"]).unwrap_err().contains("missing <controller>: prefix"));
+        assert!(parsed(&[":a"]).unwrap_err().contains("empty <controller> prefix"));
+        assert!(parsed(&["cpu:a", "cpu:b"]).unwrap_err().contains("controller cpu specified multiple times"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use sys::pty::{self, Raw};
 use sys::signal::{SigSet, Signal, SignalFd};
 
 use super::Error;
+use super::notify::Ear;
 
 /// As much as goes into a pipe at once.
 const PIECE: usize = 4096;
@@ -28,6 +29,8 @@ pub(crate) struct Foreground {
     signals: SignalFd,
     /// Our ends of the pipes; none with a terminal.
     channels: Vec<Channel>,
+    /// Who waits for the container's word, until there was one.
+    ear: Option<Ear>,
 }
 
 impl Foreground {
@@ -35,7 +38,7 @@ impl Foreground {
     pub(crate) fn prepare(terminal: bool) -> Result<(Foreground, StdioFds), Error> {
         let signals = SignalFd::new(&SigSet::all())?;
         if terminal {
-            return Ok((Foreground { signals, channels: Vec::new() }, StdioFds::default()));
+            return Ok((Foreground { signals, channels: Vec::new(), ear: None }, StdioFds::default()));
         }
         let ((stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr)) =
             (sys::fd::pipe()?, sys::fd::pipe()?, sys::fd::pipe()?);
@@ -45,7 +48,12 @@ impl Foreground {
             Channel::new(from_stderr, own(std::io::stderr().as_fd())?, Direction::Out),
         ];
         let stdio = StdioFds { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr) };
-        Ok((Foreground { signals, channels }, stdio))
+        Ok((Foreground { signals, channels, ear: None }, stdio))
+    }
+
+    /// Also passes on the container's word that it is ready.
+    pub(crate) fn listening_to(self, ear: Option<Ear>) -> Foreground {
+        Foreground { ear, ..self }
     }
 
     /// Stays until the process has ended and all that it said is told; its exit code.
@@ -96,7 +104,14 @@ impl Foreground {
     fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
         let mut files = vec![(self.signals.as_fd(), Interest::READ)];
         files.extend(self.channels.iter().map(Channel::interest));
+        files.extend(self.ear.as_ref().map(|ear| (ear.as_fd(), Interest::READ)));
         let happened = sys::poll::poll(&files, timeout)?;
+        if let (Some(ear), Some(true)) = (&self.ear, happened.get(1 + self.channels.len()).map(|it| !it.is_empty())) {
+            // It is us whom the manager sees end, and since we stay no barrier is needed. A manager that can't be told is no reason to leave the container.
+            if ear.hear(std::process::id()).unwrap_or(true) {
+                self.ear = None;
+            }
+        }
         let mut copied = false;
         for (channel, happened) in self.channels.iter_mut().zip(&happened[1..]) {
             if !happened.is_empty() {

@@ -27,6 +27,7 @@ mod hooks;
 mod kill;
 mod list;
 mod log;
+mod notify;
 mod pause;
 mod ps;
 mod run;

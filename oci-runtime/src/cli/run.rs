@@ -13,6 +13,7 @@ use super::foreground::Foreground;
 use super::help::Help;
 use super::hooks;
 use super::log::Log;
+use super::notify;
 use super::store::Store;
 use super::streams::{self, Inherited, Sockets};
 
@@ -71,14 +72,18 @@ pub(crate) fn run(store: &Store<'_>, flags: &Flags, inherited: Inherited, log: &
     let request = Request { flags: &flags.create, bundle, inherited: &inherited, stdio, behind_fifo: false };
     let New { container, mut created } = create::make(store, request, log)?;
     created.warnings.iter().for_each(|warning| log.warn(warning));
+    let ear = notify::listen(&container).inspect_err(|_| create::undo(&container, &created, log))?;
     let started = sockets
         .send(created.console.as_ref(), created.pidfd.as_ref())
         .and_then(|()| streams::write_pid_file(flags.create.streams.pid_file.as_deref(), created.pid))
         .and_then(|()| start(&mut created))
         .and_then(|()| hooks::poststart(&container));
     started.inspect_err(|_| create::undo(&container, &created, log))?;
-    let Some(foreground) = foreground else { return Ok(0) };
-    let code = foreground.attend(created.pid, container.process(), created.console.take())?;
+    let Some(foreground) = foreground else {
+        ear.map_or(Ok(()), |ear| ear.wait(&container.process()))?;
+        return Ok(0);
+    };
+    let code = foreground.listening_to(ear).attend(created.pid, container.process(), created.console.take())?;
     if !flags.keep {
         hooks::destroy(&container, log)?;
     }

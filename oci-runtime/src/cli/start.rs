@@ -11,7 +11,7 @@ use sys::poll::Interest;
 use super::args::{self, Stop};
 use super::help::Help;
 use super::store::{Container, Status, Store};
-use super::{Error, hooks};
+use super::{Error, hooks, notify};
 
 pub(crate) const HELP: Help =
     Help { about: "runs the program of a container that was created", usage: "ID", details: "", flags: &[] };
@@ -23,11 +23,14 @@ pub(crate) fn parse(parser: &mut lexopt::Parser) -> Result<String, Stop> {
 /// Opens the FIFO that the container waits behind.
 pub(crate) fn start(store: &Store<'_>, id: &str) -> Result<(), Error> {
     // Two starts at once: the second one has to find that there is nothing left to start.
-    let (container, _lock) = store.load_locked(id)?;
+    let (container, lock) = store.load_locked(id)?;
     match container.status()? {
         Status::Created => {
+            let ear = notify::listen(&container)?;
             let gate = open_gate(&container)?;
-            run_hooks(&container, gate)
+            run_hooks(&container, gate)?;
+            drop(lock);
+            ear.map_or(Ok(()), |ear| ear.wait(&container.process()))
         }
         Status::Stopped => Err("cannot start a container that has stopped".into()),
         Status::Running => Err("cannot start an already running container".into()),

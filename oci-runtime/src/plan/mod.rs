@@ -176,6 +176,16 @@ impl Plan {
         }
         Ok(plan)
     }
+
+    /// One more mount, after the config's.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn add_mount(&mut self, mount: &oci_spec::runtime::Mount) -> Result<(), PlanError> {
+        let plan = MountPlan::from_spec(mount, &format!("mounts[{}]", self.mounts.len()))?;
+        self.mounts.push(plan);
+        Ok(())
+    }
 }
 
 fn check_version(version: &str) -> Result<(), PlanError> {

@@ -214,3 +214,34 @@ fn events_tells_when_the_container_runs_out_of_memory() {
     output(container.command(&["kill"]).arg("KILL")).success();
     ends(&container, &mut events);
 }
+
+#[test]
+fn an_exec_can_begin_in_a_cgroup_below_the_containers() {
+    let world = World::enter();
+    let container = limited(&world, json!({}));
+    let path = container.bundle.config["linux"]["cgroupsPath"].as_str().expect("a cgroup path");
+    for hierarchy in world.cgroup_dirs(path) {
+        std::fs::create_dir(hierarchy.join("below")).expect("a cgroup below");
+        // A new cpuset of v1 has no CPU, and takes no process.
+        for name in ["cpuset.cpus", "cpuset.mems"] {
+            if let Some(value) = std::fs::read(hierarchy.join(name)).ok().filter(|value| value.len() > 1) {
+                write(&hierarchy.join("below").join(name), value);
+            }
+        }
+    }
+    let exec = |cgroup: &str| {
+        let mut command = container.command(&["exec", "--detach", "--pid-file", "exec.pid", "--cgroup", cgroup]);
+        let null = || Stdio::from(File::options().read(true).write(true).open("/dev/null").expect("the null device"));
+        command.args(["sleep", "1000"]).current_dir(&container.bundle.dir).stdin(null()).stdout(null()).stderr(null());
+        assert!(command.status().expect("start the runtime").success());
+        let pid = std::fs::read_to_string(container.bundle.dir.join("exec.pid")).expect("the pid file");
+        std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its cgroups")
+    };
+    for line in exec("below").lines() {
+        assert!(line.ends_with(&format!("{path}/below")), "{line}");
+    }
+    for wrong in ["nonesuch", "../..", "teleport:below"] {
+        let done = container.exec(&["--cgroup", wrong], &["true"]);
+        assert_eq!(done.code, 255, "{done:?}");
+    }
+}
