@@ -41,3 +41,4 @@ mod shim_protocol;
 mod shim_stdio;
 mod up;
 mod world;
+mod written_bundles;
