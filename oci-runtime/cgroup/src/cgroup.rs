@@ -19,6 +19,10 @@ use crate::{
 /// dying process leaves its cgroup a moment before or after its parent can reap it.
 const DELETE_TRIES: u32 = 9;
 
+/// What a cgroup's owner may write (Linux 4.15), and what is in there on every kernel.
+const DELEGATE: &str = "/sys/kernel/cgroup/delegate";
+const DELEGATED: &str = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n";
+
 /// A cgroup, held by an fd in each hierarchy where it exists.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -98,6 +102,20 @@ impl Cgroup {
                 reason: format!("takes no processes, and the container's first one is elsewhere: {place:?}"),
             }),
         }
+    }
+
+    /// Gives a v2 cgroup to a user, who may then divide it further: the directory and the files that the kernel names in
+    /// `/sys/kernel/cgroup/delegate`, no others, since those set what this cgroup itself may use
+    /// (Documentation/admin-guide/cgroup-v2.rst, "Delegation"). Does nothing where v1 holds the controllers.
+    pub fn delegate(&self, user: u32) -> Result<()> {
+        let Some(dir) = self.only_v2() else { return Ok(()) };
+        let list = std::fs::read_to_string(DELEGATE).unwrap_or_else(|_| DELEGATED.to_owned());
+        dir.give_to(user, ".")?;
+        list.lines().try_for_each(|file| match dir.give_to(user, file) {
+            // The list is the kernel's, of all controllers; this cgroup may lack some.
+            Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
+            result => result,
+        })
     }
 
     /// The v2 directory, to be given to `clone3` with `CLONE_INTO_CGROUP`.

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{UnlinkatFlags, read, unlinkat, write};
+use nix::unistd::{Uid, UnlinkatFlags, fchownat, read, unlinkat, write};
 
 use crate::{Error, Result};
 
@@ -45,7 +45,8 @@ impl Dir {
 
     /// Opens a directory below this one.
     pub(crate) fn subdir(&self, relative: &Path) -> Result<Dir> {
-        let path = self.path.join(relative);
+        // Without the dots that a walk begins with: it is for people.
+        let path = self.path.join(relative).components().collect();
         match openat(&self.fd, relative, DIRECTORY, Mode::empty()) {
             Ok(fd) => Ok(Dir { fd, path }),
             Err(source) => Err(Error::Open { path, source }),
@@ -138,6 +139,12 @@ impl Dir {
             }
         }
         Ok(names)
+    }
+
+    /// Makes a user the owner of a file, or of the directory itself (`.`); the group stays.
+    pub(crate) fn give_to(&self, user: u32, name: &str) -> Result<()> {
+        fchownat(&self.fd, name, Some(Uid::from_raw(user)), None, AtFlags::AT_SYMLINK_NOFOLLOW)
+            .map_err(|source| Error::Give { path: self.path.join(name), user, source })
     }
 
     /// The error for a file that does not hold what it should.

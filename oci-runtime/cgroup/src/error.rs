@@ -50,6 +50,17 @@ pub enum Error {
         #[source]
         source: Errno,
     },
+    /// A file could not be given to its new owner.
+    #[error("give {path} to user {user}")]
+    Give {
+        /// The file.
+        path: PathBuf,
+        /// The user.
+        user: u32,
+        /// Why.
+        #[source]
+        source: Errno,
+    },
     /// A cgroup directory could not be removed in the given time; `EBUSY` means that a process is left in it.
     #[error("remove cgroup {path}")]
     Remove {
@@ -185,6 +196,7 @@ impl Error {
             | Error::Write { source, .. }
             | Error::Make { source, .. }
             | Error::Remove { source, .. }
+            | Error::Give { source, .. }
             | Error::Call { source, .. } => Some(*source),
             Error::Limit { source, .. } => source.errno(),
             _ => None,

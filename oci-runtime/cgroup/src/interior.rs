@@ -57,21 +57,11 @@ impl Cgroup {
 }
 
 /// Enables the controllers that are there, from the root down to the cgroup itself, whose children use them.
-///
-/// One that can't be enabled is left out: setting a limit of it is what tells.
 fn pass_controllers_on(root: &Dir, path: &CgroupPath) -> Result<()> {
     let mut above = PathBuf::from(".");
     for component in std::iter::once(".").chain(path.components()) {
         above.push(component);
-        let dir = root.subdir(&above)?;
-        let words = |file| -> Result<Vec<String>> {
-            Ok(dir.read_if_there(file)?.unwrap_or_default().split_whitespace().map(str::to_owned).collect())
-        };
-        let (there, enabled) = (words("cgroup.controllers")?, words("cgroup.subtree_control")?);
-        let wanted = |name: &&str| there.iter().any(|own| own == name) && !enabled.iter().any(|own| own == name);
-        for controller in CONTROLLERS.iter().filter(|name| wanted(name)) {
-            let _ = dir.write("cgroup.subtree_control", &format!("+{controller}"));
-        }
+        v2::controllers::pass_on(&root.subdir(&above)?, &CONTROLLERS)?;
     }
     Ok(())
 }
@@ -107,11 +97,10 @@ mod tests {
         ]);
         let layout = Layout::open(vec![(Kind::V2, fixture.dir.path().to_owned())]).expect("a layout");
         let cgroup = Cgroup::ensure_interior(&layout, "/pods/p1", &limits()).expect("a cgroup");
-        // The last write of several is what a plain file shows.
         for (file, content) in [
-            ("cgroup.subtree_control", "+pids"),
+            ("cgroup.subtree_control", "+cpuset +cpu +memory +pids"),
             ("pods/cgroup.subtree_control", "+cpu"),
-            ("pods/p1/cgroup.subtree_control", "+pids"),
+            ("pods/p1/cgroup.subtree_control", "+cpu +memory +pids"),
             ("pods/p1/cpu.weight", "39"),
             ("pods/p1/cpu.max", "20000 100000"),
             ("pods/p1/memory.max", "1048576"),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sys::mountinfo::MountInfo;
 
 use crate::dir::Dir;
-use crate::{Error, Result, Stats, v1, v2};
+use crate::{CgroupPath, Error, Result, Stats, v1, v2};
 
 /// How the host mounts its controllers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +97,19 @@ impl Layout {
         &self.hierarchies
     }
 
+    /// Where a path is: a relative one, on a host with v2 alone, below the cgroup that is above our own, as runc has it (our
+    /// own has a process in it, us, and so could pass no controller on). On v1, where our own cgroup may be another one in
+    /// each hierarchy, it is below the root of each.
+    pub fn locate(&self, path: &CgroupPath) -> Result<CgroupPath> {
+        if self.mode != Mode::V2 || !path.is_relative() {
+            return path.below("");
+        }
+        const OWN: &str = "/proc/self/cgroup";
+        let text = std::fs::read_to_string(OWN)
+            .map_err(|error| Error::Detect { source: sys::Error::from_io("read", &error, OWN) })?;
+        path.below(above_own(&text))
+    }
+
     /// What everything on the machine uses together: the root cgroups, which have fewer files than others. Memory is
     /// `None` on a host with v2 only.
     pub fn stats(&self) -> Result<Stats> {
@@ -127,6 +140,12 @@ impl Layout {
                 .is_some_and(|list| list.split_whitespace().any(|name| name == controller)),
         })
     }
+}
+
+/// The parent of the v2 cgroup in `/proc/self/cgroup`.
+fn above_own(groups: &str) -> &str {
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+    own.rsplit_once('/').map_or("", |(above, _)| above)
 }
 
 /// The cgroup hierarchies among the mounts. One mounted more than once counts once: the first mount of its root wins,
@@ -205,6 +224,16 @@ mod tests {
     #[test]
     fn a_host_without_any_hierarchy_is_refused() {
         assert!(matches!(Layout::open(parse("1 0 0:1 / / rw - ext4 /dev/vda rw\n")), Err(Error::NothingMounted)));
+    }
+
+    #[test]
+    fn a_relative_path_is_beside_our_own_cgroup_on_v2() {
+        assert_eq!(above_own("1:name=systemd:/x\n0::/user.slice/session-1.scope\n"), "/user.slice");
+        assert_eq!((above_own("0::/init\n"), above_own("0::/\n"), above_own("")), ("", "", ""));
+        let temp = tempfile::tempdir().expect("a temporary directory");
+        let path = CgroupPath::parse("box").expect("a path");
+        let memory = Layout::open(vec![(v1(&["memory"]), temp.path().to_owned())]).expect("a layout");
+        assert_eq!(memory.locate(&path).expect("a place").to_string(), "/box");
     }
 
     #[test]

@@ -7,10 +7,15 @@ use crate::{Error, Result};
 
 /// A cleaned path below the mount point of each hierarchy, never the root itself.
 ///
-/// `linux.cgroupsPath` may be absolute or relative: a relative one is taken below the root as well, the
-/// "runtime-determined location" of the runtime-spec. `..` cannot leave the root, as in a chroot.
+/// `linux.cgroupsPath` may be absolute or relative; what a relative one is relative to, [`Layout::locate`] says. `..` cannot
+/// leave the root, as in a chroot.
+///
+/// [`Layout::locate`]: crate::Layout::locate
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct CgroupPath(String);
+pub struct CgroupPath {
+    clean: String,
+    is_relative: bool,
+}
 
 impl CgroupPath {
     /// Cleans `path`. Refused are a path that is empty or names the root, one with a NUL or a newline in it (it
@@ -29,30 +34,41 @@ impl CgroupPath {
                 name => clean.push(name),
             }
         }
+        let is_relative = !path.starts_with('/');
         match clean.as_slice() {
             [] => Err(refuse("names the root cgroup")),
-            [only] if !path.starts_with('/') && only.split(':').count() == 3 => {
+            [only] if is_relative && only.split(':').count() == 3 => {
                 Err(refuse("is of the systemd cgroup driver, which is not built"))
             }
-            parts => Ok(CgroupPath(parts.join("/"))),
+            parts => Ok(CgroupPath { clean: parts.join("/"), is_relative }),
         }
+    }
+
+    /// Whether it was given without a leading slash, and not yet located.
+    pub fn is_relative(&self) -> bool {
+        self.is_relative
+    }
+
+    /// The same path below `base`, which is absolute.
+    pub(crate) fn below(&self, base: &str) -> Result<CgroupPath> {
+        CgroupPath::parse(&format!("{base}/{}", self.clean))
     }
 
     /// Relative to a hierarchy's mount point, without a leading slash.
     pub fn relative(&self) -> &Path {
-        Path::new(&self.0)
+        Path::new(&self.clean)
     }
 
     /// The names of the path from the top down.
     pub(crate) fn components(&self) -> impl Iterator<Item = &str> {
-        self.0.split('/')
+        self.clean.split('/')
     }
 }
 
 impl fmt::Display for CgroupPath {
     /// With a leading slash, as in `/proc/<pid>/cgroup`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "/{}", self.0)
+        write!(f, "/{}", self.clean)
     }
 }
 
@@ -72,6 +88,14 @@ mod tests {
         check("../../../../some/path", Some("/some/path"));
         check("/a/../../../b", Some("/b"));
         check("/system.slice/a:b:c", Some("/system.slice/a:b:c"));
+    }
+
+    #[test]
+    fn a_relative_path_is_told_apart_and_stays_below_its_base() {
+        let path = |text| CgroupPath::parse(text).expect("a path");
+        assert!(path("box").is_relative() && !path("/box").is_relative());
+        let below = path("../../box").below("/user.slice").expect("a path");
+        assert_eq!((below.to_string().as_str(), below.is_relative()), ("/user.slice/box", false));
     }
 
     #[test]

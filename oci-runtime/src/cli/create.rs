@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use oci_runtime::cgroup::{CgroupPath, Layout};
 use oci_runtime::plan::{ContainerWide, Namespace};
 use oci_runtime::{Created, Gate, Identity, Inputs, Root, StdioFds};
 use oci_spec::runtime::Spec;
@@ -115,11 +116,11 @@ pub(crate) fn make(store: &Store<'_>, request: Request<'_>, log: &mut Log) -> Re
 
 fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) -> Result<New, Error> {
     let Request { flags, bundle: Bundle { path, spec, mut plan, filter }, inherited, stdio, behind_fifo } = request;
-    if plan.cgroup.is_none() {
-        plan.cgroup = Some(oci_runtime::cgroup::CgroupPath::parse(&format!("/{id}"))?);
-    }
+    let cgroup = plan.cgroup.take().map_or_else(|| CgroupPath::parse(&id.to_string()), Ok)?;
+    let layout = Layout::detect()?;
+    // What is recorded holds wherever the other verbs are run.
+    let cgroup = plan.cgroup.insert(layout.locate(&cgroup)?).to_string();
     let rootfs = plan.root.clone().ok_or("root: missing")?;
-    let cgroup = plan.cgroup.as_ref().map(ToString::to_string).unwrap_or_default();
     let shares_pids = plan.namespaces.pid != Namespace::New;
     plan.process.env.extend(inherited.environment());
     if let Some(manager) = Manager::of_environment()? {
@@ -145,6 +146,7 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) ->
         gate: if behind_fifo { Gate::Fifo(fifo) } else { Gate::Pipe },
         preserve_fds: inherited.count(),
         keep_keyring: flags.no_new_keyring,
+        cgroups: Some(layout),
         ..Inputs::new(Root::Path(rootfs.clone()), &mut silent)
     };
     // As runc: whoever was told of the container's making is told of its end.

@@ -2,6 +2,7 @@
 //! run on a hybrid machine as well; it offers few controllers then.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -298,4 +299,53 @@ fn a_cgroup_with_processes_passes_no_controller_on_and_the_refusal_says_so() {
     container.verb(&["delete", "--force"]).success();
     sleeper.kill().and_then(|()| sleeper.wait()).expect("the process ends");
     fs::remove_dir(&parent).expect("nothing is left in it");
+}
+
+#[test]
+fn a_container_that_may_divide_its_cgroup_owns_what_that_takes_and_no_limit() {
+    let (world, root) = enter();
+    let mut container = Container::new(&world, STAY);
+    fs::set_permissions(container.bundle.rootfs(""), fs::Permissions::from_mode(0o777)).expect("a root for anyone");
+    with_writable_cgroups(&mut container);
+    container.bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+    container.create(&[]).success();
+    let owner = |file: &str| fs::metadata(dir(&root, &container).join(file)).expect("a file of the cgroup").uid();
+    for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+        assert_eq!(owner(file), 1000, "{file}");
+    }
+    for file in ["cgroup.freeze", "cgroup.type", "cgroup.max.depth"] {
+        assert_eq!(owner(file), 0, "{file}");
+    }
+    let read_only = Container::new(&world, STAY);
+    read_only.create(&[]).success();
+    assert_eq!(fs::metadata(dir(&root, &read_only)).expect("a cgroup").uid(), 0);
+}
+
+#[test]
+fn a_relative_path_is_taken_below_the_cgroup_above_the_runtimes_own() {
+    let (world, root) = enter();
+    let mut container = Container::new(&world, STAY);
+    let parent = cgroups_path(&container);
+    fs::create_dir_all(dir(&root, &container).join("own")).expect("a cgroup for the runtime");
+    container.bundle.set("/linux/cgroupsPath", json!("box"));
+    container.bundle.write_config();
+    let program = container.command(&["create"]);
+    let arguments: Vec<_> = program.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let script = format!(
+        "echo $$ > {}{parent}/own/cgroup.procs && exec {} {} </dev/null >/dev/null",
+        root.display(),
+        program.get_program().display(),
+        arguments.join(" ")
+    );
+    let mut shell = world.command("sh");
+    let done =
+        shell.args(["-c", &script]).current_dir(&container.bundle.dir).stderr(std::process::Stdio::null()).status();
+    assert!(done.expect("a shell").success());
+    let pid = container.state()["pid"].to_string();
+    let groups = read(format!("/proc/{pid}/cgroup"));
+    assert_eq!(groups.lines().last(), Some(&*format!("0::{parent}/box")));
+    container.verb(&["delete", "--force"]).success();
+    let parent = root.join(parent.trim_start_matches('/'));
+    assert!(!parent.join("box").exists());
+    fs::remove_dir(parent.join("own")).and_then(|()| fs::remove_dir(&parent)).expect("nothing is left there");
 }

@@ -79,22 +79,49 @@ impl Refused {
 }
 
 /// All in one write; if the kernel refuses that, one after the other. What is refused can't be had further down either.
+///
+/// Not so in a cgroup with processes: there the kernel takes controllers that know threads, one by one, but makes of the
+/// cgroup a threaded one, below which no container can be.
 fn enable(dir: &Dir, missing: &mut Vec<String>) -> Result<Vec<Refused>> {
     let enabled = words(dir, PASSED_ON)?;
-    let wanted: Vec<&String> = missing.iter().filter(|name| !enabled.contains(name)).collect();
-    let all: Vec<String> = wanted.iter().map(|name| format!("+{name}")).collect();
-    if all.is_empty() || dir.write(PASSED_ON, &all.join(" ")).is_ok() {
-        return Ok(Vec::new());
-    }
-    let mut refused = Vec::new();
-    for controller in wanted {
-        if let Err(error) = dir.write(PASSED_ON, &format!("+{controller}")) {
-            let errno = error.errno().ok_or(error)?;
-            refused.push(Refused { controller: controller.clone(), cgroup: dir.path().to_owned(), errno });
-        }
-    }
+    let wanted: Vec<String> = missing.iter().filter(|name| !enabled.contains(name)).cloned().collect();
+    let refused = enable_all(dir, &wanted)?;
     missing.retain(|name| !refused.iter().any(|refused| refused.controller == *name));
     Ok(refused)
+}
+
+fn enable_all(dir: &Dir, wanted: &[String]) -> Result<Vec<Refused>> {
+    let plus: Vec<String> = wanted.iter().map(|name| format!("+{name}")).collect();
+    let refused = |name: &String, errno| Refused { controller: name.clone(), cgroup: dir.path().to_owned(), errno };
+    let errno = |error: Error| error.errno().ok_or(error);
+    let together = match plus.is_empty() {
+        true => Ok(()),
+        false => dir.write(PASSED_ON, &plus.join(" ")),
+    };
+    match together.map_err(errno) {
+        Ok(()) => Ok(Vec::new()),
+        Err(Ok(errno @ (Errno::EBUSY | Errno::EOPNOTSUPP))) => {
+            Ok(wanted.iter().map(|name| refused(name, errno)).collect())
+        }
+        Err(Ok(_)) => {
+            let mut list = Vec::new();
+            for (name, plus) in wanted.iter().zip(&plus) {
+                if let Err(error) = dir.write(PASSED_ON, plus) {
+                    list.push(refused(name, errno(error)?));
+                }
+            }
+            Ok(list)
+        }
+        Err(Err(error)) => Err(error),
+    }
+}
+
+/// Has a cgroup pass on those of the controllers that it has. One that can't be enabled is left out: setting a limit of it
+/// is what tells.
+pub(crate) fn pass_on(dir: &Dir, controllers: &[&str]) -> Result<()> {
+    let mut wanted = words(dir, AVAILABLE)?;
+    wanted.retain(|name| controllers.contains(&name.as_str()));
+    enable(dir, &mut wanted).map(drop)
 }
 
 /// Refuses a cgroup that no container can be put in: threaded ones take threads of their own domain only, and one that
