@@ -61,9 +61,15 @@ fn the_console_is_the_terminal_whatever_covers_its_name() {
 #[test]
 fn a_terminal_for_an_exec_comes_from_a_devpts_or_not_at_all() {
     let world = World::enter();
-    for fake in
-        ["ln -s /dev/null /dev/pts/ptmx", "touch /dev/pts/ptmx", "mknod /dev/pts/ptmx p", "mknod /dev/pts/ptmx c 1 5"]
-    {
+    let elsewhere = "mkdir /dev/pts/other; mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts/other; \
+                     ln -s other/ptmx /dev/pts/ptmx";
+    for fake in [
+        "ln -s /dev/null /dev/pts/ptmx",
+        "touch /dev/pts/ptmx",
+        "mknod /dev/pts/ptmx p",
+        "mknod /dev/pts/ptmx c 1 5",
+        elsewhere,
+    ] {
         let script = format!("mount -t tmpfs tmpfs /dev/pts && {fake}; touch /ready; sleep 100");
         let mut bundle = Bundle::new(&world, &script);
         for set in ["bounding", "effective", "permitted"] {
