@@ -254,18 +254,34 @@ impl Cgroup {
     }
 }
 
+/// Makes a directory and what is missing above it; after a failure none of that is left.
+fn make_all(root: &Dir, path: &CgroupPath) -> Result<Made> {
+    let mut above = PathBuf::new();
+    let mut new: Vec<PathBuf> = Vec::new();
+    let mut made = Made::Found;
+    for component in path.components() {
+        above.push(component);
+        match root.make(&above) {
+            Ok(done) => made = done,
+            Err(error) => {
+                for path in new.iter().rev() {
+                    // Somebody else may use one by now.
+                    let _ = root.remove(path);
+                }
+                return Err(error);
+            }
+        }
+        if made == Made::New {
+            new.push(above.clone());
+        }
+    }
+    Ok(made)
+}
+
 /// Makes the cgroup in one hierarchy; its parents only if they turn out to be missing.
 pub(crate) fn make(hierarchy: &Arc<Hierarchy>, path: &CgroupPath) -> Result<Member> {
     let made = match hierarchy.root.make(path.relative()) {
-        Err(error) if error.errno() == Some(Errno::ENOENT) => {
-            let mut above = PathBuf::new();
-            let mut made = Made::Found;
-            for component in path.components() {
-                above.push(component);
-                made = hierarchy.root.make(&above)?;
-            }
-            made
-        }
+        Err(error) if error.errno() == Some(Errno::ENOENT) => make_all(&hierarchy.root, path)?,
         done => done?,
     };
     let member = Member { hierarchy: Arc::clone(hierarchy), dir: hierarchy.root.subdir(path.relative())?, made };

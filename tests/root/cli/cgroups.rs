@@ -144,6 +144,23 @@ fn a_limit_that_no_kernel_takes_is_refused_by_name_and_leaves_nothing() {
 }
 
 #[test]
+fn a_cgroup_that_cannot_be_made_leaves_none_above_it() {
+    let world = World::enter();
+    let mut container = Container::new(&world, STAY);
+    let parent = world.cgroup("parent");
+    // Each component is a name that a cgroup can have, and all together are no path any more.
+    container
+        .bundle
+        .set("/linux/cgroupsPath", json!(format!("{parent}{}", format!("/{}", "x".repeat(250)).repeat(20))));
+    check_refused(&container.create(&[]), 1, "File name too long");
+    for dir in world.cgroup_dirs(&parent) {
+        let below =
+            fs::read_dir(&dir).expect("a cgroup").filter(|entry| entry.as_ref().is_ok_and(|e| e.path().is_dir()));
+        assert_eq!(below.count(), 0, "{}", dir.display());
+    }
+}
+
+#[test]
 fn a_cgroup_that_somebody_is_in_is_not_taken() {
     let world = World::enter();
     let container = Container::started(&world);

@@ -18,10 +18,11 @@ fn cgroup_files_cannot_be_written() {
 fn a_device_that_is_not_listed_can_be_made_and_not_opened() {
     let world = World::enter();
     for rules in [json!([]), json!([{"allow": false, "access": "rwm"}])] {
-        let mut bundle = Bundle::new(&world, "mknod /tmp/kmsg c 1 11 && cat /tmp/kmsg");
+        // fuse: where it is allowed anybody may open it, whatever his capabilities.
+        let mut bundle = Bundle::new(&world, "mknod /tmp/fuse c 10 229 && cat /tmp/fuse");
         bundle.set("/linux/resources/devices", rules);
         let output = bundle.run();
-        assert!(output.stderr.contains("can't open '/tmp/kmsg': Operation not permitted"), "{}", output.stderr);
+        assert!(output.stderr.contains("can't open '/tmp/fuse': Operation not permitted"), "{}", output.stderr);
     }
 }
 

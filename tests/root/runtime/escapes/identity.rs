@@ -1,10 +1,6 @@
-//! Who a process becomes: ids, groups (CVE-2026-30892, CVE-2022-36109). Capabilities are looked at in `processes.rs`.
+//! Who a process becomes (CVE-2026-30892). Groups and capabilities are looked at in `processes.rs`.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
-
-use serde_json::json;
-use tests::{World, output, write};
+use tests::{World, output};
 
 use super::Bundle;
 
@@ -54,25 +50,4 @@ fn the_user_of_an_exec_is_the_one_that_was_written_or_an_error() {
         let refused = exec(user);
         assert_eq!(refused.code, 255, "{user:?}: {refused:?}");
     }
-}
-
-/// CVE-2022-36109 and its siblings: a set-group-ID program would otherwise shed the group, and with it what is denied to it.
-#[test]
-fn what_is_denied_to_the_primary_group_stays_denied() {
-    let world = World::enter();
-    let mut bundle = Bundle::new(
-        &world,
-        "cat /denied 2>/dev/null || echo denied; /bin/groups-cat /denied 2>/dev/null || echo denied",
-    );
-    write(&bundle.rootfs("denied"), "open\n");
-    // All but the group may read it.
-    fs::set_permissions(bundle.rootfs("denied"), fs::Permissions::from_mode(0o604)).unwrap();
-    chown(bundle.rootfs("denied"), Some(0), Some(100)).unwrap();
-    let program = bundle.rootfs("bin/groups-cat");
-    fs::copy(bundle.rootfs("bin/cat"), &program).unwrap();
-    chown(&program, Some(0), Some(5)).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o2755)).unwrap();
-    bundle.set("/process/user", json!({"uid": 1000, "gid": 100}));
-    bundle.set("/process/noNewPrivileges", json!(false));
-    assert_eq!(bundle.run().success(), "denied\ndenied\n");
 }

@@ -92,7 +92,9 @@ fn targets_of_mounts_that_lead_out_stay_inside() {
     symlink(format!("{ROOT_OF_ALL}{}", canary.dir.display()), volume.join("up")).unwrap();
     symlink("/proc/self/root", volume.join("magic")).unwrap();
     let inside = canary.dir.strip_prefix("/").unwrap().display();
-    for target in ["/v/out/sub", "/v/up/new/deep", "/v/../../../v/out", "/v/magic/x", "/../../../../v/up"] {
+    for target in
+        ["/v/out/sub", "/v/out/new/deep", "/v/up/new/deep", "/v/../../../v/out", "/v/magic/x", "/../../../../v/up"]
+    {
         let mut bundle = Bundle::new(&world, &format!("ls -d /{inside}/* 2>/dev/null; cat /proc/self/mountinfo"));
         bundle.mount(json!({"destination": "/v", "type": "bind", "source": volume, "options": ["rbind"]}));
         bundle.mount(json!({"destination": target, "type": "tmpfs", "source": "marked"}));

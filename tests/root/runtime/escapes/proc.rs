@@ -92,7 +92,9 @@ fn a_kernel_parameter_or_label_is_not_written_into_the_image_or_through_it() {
                 write(&path, "fake");
             }
         }
-        bundle.set("/linux/maskedPaths", json!([]));
+        for list in ["/linux/maskedPaths", "/linux/readonlyPaths"] {
+            bundle.set(list, json!([]));
+        }
         bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"}));
         bundle.set("/process/oomScoreAdj", json!(500));
         bundle.run().success();

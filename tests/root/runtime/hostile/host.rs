@@ -1,6 +1,7 @@
 //! What lies outside of every container, looked at again after each start.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use tests::World;
@@ -21,6 +22,30 @@ const PARAMETERS: [&str; 8] = [
     "vm/overcommit_memory",
 ];
 
+/// Names in the host's root and `/dev` that a start would change if it took them for the container's.
+const NAMES: [&str; 20] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/tty",
+    "/dev/console",
+    "/dev/ptmx",
+    "/dev/pts",
+    "/dev/pts/ptmx",
+    "/dev/shm",
+    "/dev/mqueue",
+    "/dev/fd",
+    "/dev/stdin",
+    "/dev/core",
+    "/dev/extra",
+    "/v",
+    "/srv/work",
+    "/tmp/hidden",
+    "/tmp/ro",
+    "/run/secrets",
+];
+
 /// A canary and the facts of the World's part of the host.
 pub(super) struct Host<'a> {
     world: &'a World,
@@ -32,8 +57,8 @@ pub(super) struct Host<'a> {
 struct Facts {
     parameters: Vec<String>,
     mounts: String,
-    /// Names and types of what lies in the root and in `/dev`.
-    names: Vec<(PathBuf, fs::FileType)>,
+    /// Type, mode, owner and device of each of [`NAMES`] that is there.
+    names: Vec<Option<[u64; 4]>>,
     /// On the World's tmpfs, which holds its `/run`, `/etc` and `/var/lib` and the canary, and not the bundle.
     inodes: u64,
 }
@@ -66,16 +91,14 @@ impl<'a> Host<'a> {
 impl Facts {
     fn look(world: &World) -> Facts {
         let parameter = |name: &&str| fs::read_to_string(Path::new("/proc/sys").join(name)).unwrap_or_default();
-        let mut names = Vec::new();
-        for dir in ["/", "/dev"] {
-            let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
-            names.extend(entries.map(|entry| (entry.path(), entry.file_type().unwrap())));
-        }
-        names.sort_by(|one, other| one.0.cmp(&other.0));
+        let name = |name: &&str| {
+            let facts = fs::symlink_metadata(name).ok()?;
+            Some([facts.mode().into(), facts.uid().into(), facts.gid().into(), facts.rdev()])
+        };
         Facts {
             parameters: PARAMETERS.iter().map(parameter).collect(),
             mounts: fs::read_to_string("/proc/thread-self/mountinfo").unwrap(),
-            names,
+            names: NAMES.iter().map(name).collect(),
             inodes: inodes(world.dir()),
         }
     }
@@ -89,9 +112,8 @@ impl Facts {
         if self.mounts != now.mounts {
             lines.push(format!("mounts were\n{}and are\n{}", self.mounts, now.mounts));
         }
-        if self.names != now.names {
-            lines.push(format!("names were {:?} and are {:?}", self.names, now.names));
-        }
+        let names = NAMES.iter().zip(self.names.iter().zip(&now.names)).filter(|(_, (before, now))| before != now);
+        lines.extend(names.map(|(name, (before, now))| format!("{name} was {before:?} and is {now:?}")));
         if self.inodes != now.inodes {
             lines.push(format!("there were {} files in the World and are {}", self.inodes, now.inodes));
         }

@@ -55,6 +55,10 @@ const NAMES: [&str; 40] = [
     "root",
 ];
 
+/// Those of them that most configurations lead through.
+const FAVOURITES: [&str; 10] =
+    ["dev", "dev/null", "dev/console", "dev/pts", "srv", "srv/work", "v", "v/dir", "tmp/hidden", "etc/passwd"];
+
 /// How many things lie ready to be exchanged with what is in the root.
 const SHELF: usize = 16;
 
@@ -143,7 +147,11 @@ impl Layout<'_> {
         let root = open(&self.root()).unwrap();
         let shelf = open(&self.dir.join("shelf")).unwrap();
         // By fd, and opened before anything moves: what we do stays in these directories. A few names, so that the start gets far.
-        let names: Vec<&str> = (0..=random.below(4)).map(|_| *random.pick(&NAMES)).collect();
+        let name = |random: &mut Random| match random.once_in(2) {
+            true => *random.pick(&FAVOURITES),
+            false => *random.pick(&NAMES),
+        };
+        let names: Vec<&str> = (0..=random.below(4)).map(|_| name(&mut random)).collect();
         let mut places: Vec<(OwnedFd, String)> =
             names.iter().filter_map(|name| parent(&root, Path::new(name))).collect();
         if places.is_empty() {

@@ -27,11 +27,16 @@ pub(super) fn is_safe(config: &Value, world: &Path, bundle: &Path, cgroups: &str
         Some(path) => !Path::new(path).exists(),
     });
     let cgroup = match &config["linux"]["cgroupsPath"] {
-        Value::String(path) => path.is_empty() || path.strip_prefix(cgroups).is_some_and(|rest| !rest.contains("..")),
+        Value::String(path) => path.is_empty() || path.strip_prefix(cgroups).is_some_and(one_below),
         _ => true,
     };
     let listener = text(&config["linux"]["seccomp"], "listenerPath").is_none_or(|path| inside(&path));
     root && sources && namespaces && cgroup && listener && hooks(&config["hooks"], &inside) && is_quick(config)
+}
+
+/// Cgroups above the container's own are made and stay, as with every runtime.
+fn one_below(path: &str) -> bool {
+    path.split('/').filter(|name| !name.is_empty()).count() <= 1 && !path.contains("..")
 }
 
 /// A hook runs on the host.
