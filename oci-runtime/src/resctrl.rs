@@ -59,11 +59,9 @@ impl Prepared {
 /// Nothing is left of them.
 pub(crate) fn prepare(rdt: Option<&IntelRdt>, id: &str) -> Result<Option<Prepared>, Error> {
     let Some(rdt) = rdt else { return Ok(None) };
-    let mounts = sys::mountinfo::read().step(|| "look for resctrl".to_owned())?;
-    let mount = mounts.into_iter().find(|mount| mount.fstype == "resctrl");
     // The words after the field are runc's.
-    let mount = mount.ok_or_else(|| refuse("", "intelRdt is specified in config, but Intel RDT is not enabled"))?;
-    Resctrl { root: mount.mount_point }.prepare(rdt, id).map(Some)
+    let missing = || refuse("", "intelRdt is specified in config, but Intel RDT is not enabled");
+    Resctrl::find()?.ok_or_else(missing)?.prepare(rdt, id).map(Some)
 }
 
 /// Opens the groups that a process shall join besides its container's cgroup. One that is gone is left out, as by runc.
@@ -89,20 +87,61 @@ pub fn remove(groups: &Groups) -> Result<(), Error> {
     })
 }
 
+/// Changes the share of a container's class: lines of `schemata` for the L3 cache and for the memory bandwidth.
+///
+/// # Errors
+/// The machine has no such shares, the container no class, or the kernel refuses the line. The words are runc's.
+pub fn update(groups: &Groups, cache: Option<&str>, bandwidth: Option<&str>) -> Result<(), Error> {
+    if cache.is_none() && bandwidth.is_none() {
+        return Ok(());
+    }
+    let resctrl = Resctrl::find()?;
+    let can = |names: &[&str]| resctrl.as_ref().is_some_and(|resctrl| resctrl.can(names));
+    let refused = |reason: &str| Err(Error::Refused(reason.to_owned()));
+    if cache.is_some() && !can(CACHE) {
+        return refused("Intel RDT/CAT: l3 cache schema is not enabled");
+    }
+    if bandwidth.is_some() && !can(BANDWIDTH) {
+        return refused("Intel RDT/MBA: memory bandwidth schema is not enabled");
+    }
+    match (resctrl, groups.joined.first()) {
+        (Some(resctrl), Some(class)) => {
+            let lines: Vec<String> = cache.into_iter().chain(bandwidth).map(str::to_owned).collect();
+            resctrl.write_schemata(class, &lines)
+        }
+        _ => refused("updating a non-existent Intel RDT configuration is not supported"),
+    }
+}
+
+/// What `info` holds for each kind of share; that of the cache has another name where code and data have one each.
+const CACHE: &[&str] = &["L3", "L3CODE"];
+const BANDWIDTH: &[&str] = &["MB"];
+const MONITORING: &[&str] = &["L3_MON"];
+
 fn refuse(field: &str, reason: &str) -> Error {
     Error::Refused(format!("linux.intelRdt{field}: {reason}"))
 }
 
 impl Resctrl {
+    /// Wherever it is mounted: that is for the administrator to do.
+    fn find() -> Result<Option<Resctrl>, Error> {
+        let mounts = sys::mountinfo::read().step(|| "look for resctrl".to_owned())?;
+        let mount = mounts.into_iter().find(|mount| mount.fstype == "resctrl");
+        Ok(mount.map(|mount| Resctrl { root: mount.mount_point }))
+    }
+
+    fn can(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.root.join("info").join(name).exists())
+    }
+
     fn prepare(&self, rdt: &IntelRdt, id: &str) -> Result<Prepared, Error> {
-        let can = |names: &[&str]| names.iter().any(|name| self.root.join("info").join(name).exists());
-        if rdt.of_cache && !can(&["L3", "L3CODE"]) {
+        if rdt.of_cache && !self.can(CACHE) {
             return Err(refuse(".l3CacheSchema", "Intel RDT/CAT is not enabled: resctrl has no info/L3"));
         }
-        if rdt.of_bandwidth && !can(&["MB"]) {
+        if rdt.of_bandwidth && !self.can(BANDWIDTH) {
             return Err(refuse(".memBwSchema", "Intel RDT/MBA is not enabled: resctrl has no info/MB"));
         }
-        if rdt.monitoring && !can(&["L3_MON"]) {
+        if rdt.monitoring && !self.can(MONITORING) {
             return Err(refuse(".enableMonitoring", "resctrl has no info/L3_MON"));
         }
         if id.is_empty() {

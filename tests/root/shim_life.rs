@@ -154,6 +154,19 @@ fn an_exec_runs_in_the_container_and_its_end_is_told() {
 }
 
 #[test]
+fn what_a_spec_says_for_all_processes_holds_for_an_exec() {
+    let world = World::enter();
+    let mut pod = Pod::start(&world);
+    let mut container = pod.container("web", "sleep 100");
+    container.spec["linux"]["personality"] = json!({"domain": "LINUX32"});
+    container.spec["process"]["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 3});
+    pod.run(&container);
+    let look = "busybox uname -m; read stat < /proc/self/stat; set -- ${stat##*)}; echo ${39} ${17}";
+    assert_eq!(pod.exec("web", "look", look).0, "i686\n3 3\n");
+    pod.stop();
+}
+
+#[test]
 fn hundreds_of_short_execs_are_all_told() {
     let world = World::enter();
     let mut pod = Pod::start(&world);

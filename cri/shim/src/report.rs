@@ -4,6 +4,7 @@
 
 use crate::failure::internal;
 use crate::stage::Reporter;
+use oci_runtime::plan::ContainerWide;
 use oci_runtime::resctrl::Groups;
 use serde::{Deserialize, Serialize};
 use shim_protocol::{Failure, Process};
@@ -47,6 +48,8 @@ pub(crate) struct Place {
     pub(crate) own_pid_namespace: bool,
     /// Its groups there, once it has been made.
     pub(crate) resctrl: Groups,
+    /// What holds for the processes that join it.
+    pub(crate) for_all: Box<ContainerWide>,
     /// Where its spec is for its hooks, if it has any.
     pub(crate) bundle: Option<PathBuf>,
 }

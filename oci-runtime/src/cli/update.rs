@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use oci_runtime::cgroup::Resources;
-use oci_runtime::plan;
+use oci_runtime::{plan, resctrl};
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value};
 
@@ -27,6 +27,10 @@ pub(crate) struct Flags {
     pub(crate) file: Option<PathBuf>,
     /// What the other flags ask for, as `linux.resources`.
     pub(crate) resources: Map<String, Value>,
+    /// A line of resctrl's `schemata`, for the L3 cache.
+    pub(crate) cache: Option<String>,
+    /// As that, for the memory bandwidth.
+    pub(crate) bandwidth: Option<String>,
 }
 
 pub(crate) const HELP: Help = Help {
@@ -103,7 +107,9 @@ impl Flags {
             // The kernel has dropped these limits; runc takes the flags and says so, once.
             "--kernel-memory" | "--kernel-memory-tcp" => return args::text(parser).map(drop),
             "--l3-cache-schema" | "--mem-bw-schema" => {
-                return Err(format!("{name} is not supported: linux.intelRdt can't be changed by update").into());
+                let line = Some(args::text(parser)?).filter(|line| !line.is_empty());
+                *(if name == "--mem-bw-schema" { &mut self.bandwidth } else { &mut self.cache }) = line;
+                return Ok(());
             }
             _ => {}
         }
@@ -150,10 +156,13 @@ pub(crate) fn update(store: &Store<'_>, flags: &Flags) -> Result<(), Error> {
     merge(&mut after, without_devices(asked));
     let (new, old) = (limits(&after)?, limits(&before)?);
     let cgroup = container.cgroup()?;
-    if let Err(error) = cgroup.update(&new) {
+    let updated = cgroup.update(&new).map_err(Error::from).and_then(|()| {
+        Ok(resctrl::update(&container.record.resctrl, flags.cache.as_deref(), flags.bandwidth.as_deref())?)
+    });
+    if let Err(error) = updated {
         // The error that led here is the one to tell.
         let _ = cgroup.update(&old);
-        return Err(error.into());
+        return Err(error);
     }
     container.record.resources = after;
     container.save()
@@ -234,13 +243,20 @@ mod tests {
     }
 
     #[test]
+    fn shares_of_resctrl_are_lines_of_their_own() {
+        let flags = parsed("--l3-cache-schema L3:0=f --mem-bw-schema MB:0=20 c").unwrap();
+        assert_eq!((flags.cache.as_deref(), flags.bandwidth.as_deref()), (Some("L3:0=f"), Some("MB:0=20")));
+        assert!(flags.resources.is_empty());
+        assert_eq!(parsed("--l3-cache-schema= c").unwrap().cache, None);
+    }
+
+    #[test]
     fn what_is_no_number_is_refused_by_the_flags_name() {
         for (line, text) in [
             ("--memory foo c", "invalid value for memory: invalid size: 'foo'"),
             ("--cpu-quota x c", "invalid value for cpu-quota"),
             ("--cpu-share -1 c", "invalid value for cpu-share"),
             ("--pids-limit 1x c", "invalid value for pids-limit"),
-            ("--l3-cache-schema L3:0=f c", "--l3-cache-schema is not supported"),
             ("--teleport 1 c", "flag provided but not defined: -teleport"),
         ] {
             let error = parsed(line).unwrap_err();

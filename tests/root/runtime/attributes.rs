@@ -220,3 +220,26 @@ fn an_ambient_capability_that_cannot_be_raised_is_a_warning() {
     assert!(run.stderr.contains("ignoring unknown or unavailable capabilities: [CAP_TELEPORT]"), "{run:?}");
     assert_eq!(run.success(), "CapAmb:\t0000000000000000\n");
 }
+
+#[test]
+fn a_share_of_caches_is_refused_where_the_kernel_has_none_to_give() {
+    let world = World::enter();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(" - resctrl "), "this test is for a machine without resctrl");
+    for rdt in
+        [json!({}), json!({"closID": "gold"}), json!({"l3CacheSchema": "L3:0=f"}), json!({"enableMonitoring": true})]
+    {
+        let mut bundle = Bundle::new(&world, "true");
+        bundle.set("/linux/intelRdt", rdt);
+        check_refused(&bundle, "intelRdt is specified in config, but Intel RDT is not enabled");
+    }
+    let bundle = Bundle::new(&world, WAIT);
+    let _running = bundle.start();
+    for (flag, line, expected) in [
+        ("--l3-cache-schema", "L3:0=f", "Intel RDT/CAT: l3 cache schema is not enabled"),
+        ("--mem-bw-schema", "MB:0=20", "Intel RDT/MBA: memory bandwidth schema is not enabled"),
+    ] {
+        let refused = tests::output(bundle.runtime().args(["update", flag, line, &bundle.id]));
+        assert!(refused.code == 1 && message(&refused).contains(expected), "{refused:?}");
+    }
+}

@@ -17,7 +17,7 @@ use crate::stdio::{Output, Stdio};
 use crate::supervisor::Shim;
 use crate::task::Job;
 use oci_runtime::hooks::own_environment;
-use oci_runtime::plan::{Hooks, Namespace};
+use oci_runtime::plan::{ContainerWide, Hooks, Namespace};
 use oci_runtime::resctrl::Groups;
 use oci_runtime::{Gate, Inputs, Parent, Plan, Root, StdioFds};
 use oci_spec::runtime::Spec;
@@ -95,7 +95,7 @@ fn make(create: &Create, bundle: &Path, fds: Vec<OwnedFd>, reporter: &Reporter) 
     let document = read_document("the spec", &spec)?;
     let (spec, plan) = plan(&document)?;
     let terminal = plan.process.terminal;
-    let mut place = place(&plan, bundle)?;
+    let mut place = place(&spec, &plan, bundle)?;
     reporter.note(&Note::Place(place.clone()));
     crate::sources::prepare(&create.sources, reporter)?;
     let log = create.log_path.as_ref().map(|path| {
@@ -171,13 +171,19 @@ fn plan(document: &[u8]) -> std::result::Result<(Spec, Plan), Failure> {
 }
 
 /// What the shim has to know of the spec.
-fn place(plan: &Plan, bundle: &Path) -> std::result::Result<Place, Failure> {
+fn place(spec: &Spec, plan: &Plan, bundle: &Path) -> std::result::Result<Place, Failure> {
     let cgroup = plan.cgroup.as_ref().map(ToString::to_string);
     if cgroup.is_none() {
         return Err(failure(ErrorKind::Invalid, "linux.cgroupsPath: missing"));
     }
     let bundle = (plan.hooks != Hooks::default()).then(|| bundle.to_owned());
-    Ok(Place { cgroup, own_pid_namespace: plan.namespaces.pid == Namespace::New, resctrl: Groups::default(), bundle })
+    Ok(Place {
+        cgroup,
+        own_pid_namespace: plan.namespaces.pid == Namespace::New,
+        resctrl: Groups::default(),
+        for_all: Box::new(ContainerWide::from_spec(spec)),
+        bundle,
+    })
 }
 
 /// The pipes of a container without a terminal.

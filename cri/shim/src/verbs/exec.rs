@@ -10,6 +10,7 @@ use crate::report::{Outcome, Report};
 use crate::stage::{Reporter, Work};
 use crate::supervisor::Shim;
 use crate::task::{Job, Step};
+use oci_runtime::plan::ContainerWide;
 use oci_runtime::{ExecInputs, Parent, ProcessPlan, StdioFds, Target};
 use shim_protocol::{Answer, ErrorKind, Exec, Failure, Process};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,6 +35,7 @@ pub(super) fn begin(shim: &mut Shim, request: Request, exec: Exec) -> Begun {
         cgroup: container.cgroup().map(str::to_owned),
         resctrl: container.place.as_ref().map(|place| place.resctrl.joined.clone()).unwrap_or_default(),
     };
+    let for_all = container.place.as_ref().map(|place| place.for_all.clone()).unwrap_or_default();
     let is_it = |other: &ExecProcess| other.id == exec.exec;
     if shim.execs.iter().any(is_it) {
         return Err(failure(ErrorKind::Exists, format_args!("exec {} exists", exec.exec)));
@@ -42,7 +44,7 @@ pub(super) fn begin(shim: &mut Shim, request: Request, exec: Exec) -> Begun {
     let Request { call, deadline, fds } = request;
     shim.execs.push(ExecProcess::beginning(key, exec.exec.clone()));
     let order = Order::new(call, deadline, Job::Exec(key));
-    let begun = shim.begin_stage(order, fds, move |fds, reporter| run(&exec, &target, fds, reporter));
+    let begun = shim.begin_stage(order, fds, move |fds, reporter| run(&exec, &target, &for_all, fds, reporter));
     if begun.is_err() {
         shim.execs.retain(|exec| exec.key != key);
     }
@@ -50,7 +52,7 @@ pub(super) fn begin(shim: &mut Shim, request: Request, exec: Exec) -> Begun {
 }
 
 /// The stage child's work.
-fn run(exec: &Exec, target: &Target, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
+fn run(exec: &Exec, target: &Target, container: &ContainerWide, fds: Vec<OwnedFd>, reporter: &Reporter) -> Work {
     let mut fds = fds.into_iter();
     let process = fds.next().ok_or_else(super::too_few_fds)?;
     let mut next = |wanted: bool| (wanted && !exec.terminal).then(|| fds.next()).flatten();
@@ -63,7 +65,7 @@ fn run(exec: &Exec, target: &Target, fds: Vec<OwnedFd>, reporter: &Reporter) -> 
     let (process, warnings) =
         oci_runtime::config::parse_process(&document).map_err(|error| failure(ErrorKind::Invalid, chain(&error)))?;
     warnings.iter().for_each(|warning| note(format_args!("{warning}")));
-    let plan = ProcessPlan::from_process(&process).map_err(|error| super::plan_failure(&error))?;
+    let plan = ProcessPlan::joining(&process, container).map_err(|error| super::plan_failure(&error))?;
     if plan.terminal != exec.terminal {
         return Err(failure(ErrorKind::Invalid, "process.terminal and the request's terminal differ"));
     }
