@@ -43,7 +43,7 @@ pub fn exec(plan: ProcessPlan, target: &Target, inputs: ExecInputs<'_>) -> Resul
         if is_gone { Error::NotRunning(Box::new(error)) } else { error }
     })?;
     // Whatever fails in a container that ends meanwhile fails because it ends.
-    enter_and_run(plan, target, &first, inputs).map_err(|error| match has_ended(&first) {
+    enter_and_run(plan, target, &first, inputs).map_err(|error| match is_ending(process) || has_ended(&first) {
         true => Error::NotRunning(Box::new(error)),
         false => error,
     })
@@ -52,6 +52,11 @@ pub fn exec(plan: ProcessPlan, target: &Target, inputs: ExecInputs<'_>) -> Resul
 fn has_ended(process: &PidFd) -> bool {
     let look = sys::poll::poll(&[(process.as_fd(), Interest::READ)], Some(Duration::ZERO));
     matches!(look, Ok(ready) if ready.iter().any(|ready| !ready.is_empty()))
+}
+
+/// Its namespaces can't be joined any more (ESRCH) some time before its pidfd says that it has ended.
+fn is_ending(process: Process) -> bool {
+    sys::process::stat(process.pid).is_ok_and(|stat| stat.start_time == process.start_time && stat.is_ending)
 }
 
 fn enter_and_run(

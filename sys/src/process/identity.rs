@@ -15,6 +15,8 @@ pub struct Stat {
     pub start_time: u64,
     /// False as long as it runs what its parent ran: it was cloned and has executed nothing (`PF_FORKNOEXEC`).
     pub has_executed: bool,
+    /// It is on its way out and has left its namespaces, or is about to, though its pidfd does not tell yet (`PF_EXITING`).
+    pub is_ending: bool,
 }
 
 /// Reads state, parent and start time of `pid`. A process that is gone is ESRCH.
@@ -38,8 +40,10 @@ pub(crate) fn parse(text: &[u8]) -> Option<Stat> {
     let parent = Pid::from_raw(fields.next()?.parse().ok()?);
     let flags: u64 = fields.nth(4)?.parse().ok()?; // field 9
     let start_time = fields.nth(12)?.parse().ok()?; // field 22
-    const PF_FORKNOEXEC: u64 = 0x40; // linux/sched.h
-    Some(Stat { state, parent, start_time, has_executed: flags & PF_FORKNOEXEC == 0 })
+    const PF_EXITING: u64 = 0x4; // linux/sched.h
+    const PF_FORKNOEXEC: u64 = 0x40;
+    let (has_executed, is_ending) = (flags & PF_FORKNOEXEC == 0, flags & PF_EXITING != 0);
+    Some(Stat { state, parent, start_time, has_executed, is_ending })
 }
 
 /// Clock ticks from boot to the start of `pid`; ESRCH if there is no such process.
@@ -90,10 +94,13 @@ mod tests {
     #[test]
     fn a_name_that_looks_like_fields_does_not_shift_them() {
         let text = b"7 (a) Z 9 (b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9\n";
-        let stat = Stat { state: 'S', parent: Pid::from_raw(1), start_time: 4242, has_executed: true };
+        let stat =
+            Stat { state: 'S', parent: Pid::from_raw(1), start_time: 4242, has_executed: true, is_ending: false };
         assert_eq!(parse(text), Some(stat));
         let forked = b"7 (a) S 1 7 7 0 -1 4194368 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9\n";
         assert!(!parse(forked).unwrap().has_executed);
+        let ending = b"7 (a) S 1 7 7 0 -1 4194564 1 2 3 4 5 6 7 8 20 0 1 0 4242 9 9\n";
+        assert!(parse(ending).unwrap().is_ending);
         assert_eq!(parse(b"7 (a) S 1 7"), None);
         assert_eq!(parse(b"7 (a"), None);
     }

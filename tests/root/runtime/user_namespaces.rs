@@ -172,6 +172,26 @@ fn a_user_namespace_is_joined_by_its_path_with_what_belongs_to_it_and_what_does_
 }
 
 #[test]
+fn a_pid_namespace_is_joined_together_with_its_user_namespace() {
+    let world = World::enter();
+    let first = bundle(&world, "touch /ready; exec sleep 100");
+    let running = first.start();
+    let pid = running.pid();
+    let mut second = Bundle::new(
+        &world,
+        "cat /proc/1/cmdline | grep -c sleep; test $$ != 1 && echo second; readlink /proc/self/ns/pid",
+    );
+    give_to_root(&second.rootfs(""));
+    add_namespace(&mut second, json!({"type": "user", "path": format!("/proc/{pid}/ns/user")}));
+    let namespaces = second.config["linux"]["namespaces"].as_array_mut().unwrap();
+    let joined = namespaces.iter_mut().find(|namespace| namespace["type"] == "pid").unwrap();
+    joined["path"] = json!(format!("/proc/{pid}/ns/pid"));
+    let expected = link(&format!("/proc/{pid}/ns/pid"));
+    assert_eq!(second.run().success(), format!("1\nsecond\n{expected}\n"));
+    drop(running);
+}
+
+#[test]
 fn maps_that_make_no_sense_are_refused() {
     let world = World::enter();
     let refused = |change: &dyn Fn(&mut Bundle<'_>), expected: &str| {
