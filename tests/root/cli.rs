@@ -2,6 +2,7 @@
 //!
 //! Like the suite in `runtime/`, it runs on another runtime too: `ORLOP_RUNTIME=runc`.
 
+mod cgroup_v1;
 mod cgroup_v2;
 mod cgroups;
 mod foreground;

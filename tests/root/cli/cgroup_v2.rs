@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sys::bpf::{AttachFlags, Instruction, Program};
-use tests::{World, write};
+use tests::{World, output, write};
 
 use super::{Container, STAY, check_refused};
 
@@ -348,4 +348,85 @@ fn a_relative_path_is_taken_below_the_cgroup_above_the_runtimes_own() {
     let parent = root.join(parent.trim_start_matches('/'));
     assert!(!parent.join("box").exists());
     fs::remove_dir(parent.join("own")).and_then(|()| fs::remove_dir(&parent)).expect("nothing is left there");
+}
+
+#[test]
+fn a_paused_container_is_frozen_and_is_killed_as_it_is() {
+    let (world, root) = enter();
+    let container = Container::started(&world);
+    let frozen = || read(dir(&root, &container).join("cgroup.events")).lines().any(|line| line == "frozen 1");
+    container.verb(&["pause"]).success();
+    assert!(frozen() && container.status() == "paused");
+    container.verb(&["resume"]).success();
+    assert!(!frozen() && container.status() == "running");
+    container.verb(&["pause"]).success();
+    output(container.command(&["kill"]).arg("KILL")).success();
+    container.has_stopped();
+    container.verb(&["delete"]).success();
+    assert!(!dir(&root, &container).exists());
+}
+
+#[test]
+fn events_tell_of_pressure() {
+    let (world, root) = enter();
+    let container = Container::started(&world);
+    let place = dir(&root, &container);
+    let event: Value = serde_json::from_str(&container.verb(&["events", "--stats"]).success()).expect("JSON");
+    let told = !event["data"]["cpu"]["psi"].is_null();
+    // Debian's kernel has it off.
+    let counted = fs::read_to_string(place.join("cpu.pressure")).is_ok();
+    assert_eq!(told, counted, "{event}");
+    assert!(event["data"]["cpu"]["usage"]["total"].as_u64().is_some_and(|total| total > 0), "{event}");
+}
+
+#[test]
+fn a_running_container_is_updated_up_and_down() {
+    let (world, root) = enter();
+    let there = controllers(&root);
+    let container = Container::started(&world);
+    let place = dir(&root, &container);
+    for (controller, flags, file, value) in [
+        ("memory", &["--memory", "64M", "--memory-swap", "96M"][..], "memory.swap.max", "33554432"),
+        ("memory", &["--memory", "128M", "--memory-swap", "256M"], "memory.max", "134217728"),
+        ("memory", &["--memory", "32M", "--memory-swap", "32M"], "memory.swap.max", "0"),
+        ("memory", &["--memory", "-1"], "memory.max", "max"),
+        ("memory", &["--memory-reservation", "16M"], "memory.low", "16777216"),
+        ("cpu", &["--cpu-share", "2048"], "cpu.weight", "174"),
+        ("cpu", &["--cpu-quota", "20000"], "cpu.max", "20000 100000"),
+        ("cpu", &["--cpu-period", "50000"], "cpu.max", "20000 50000"),
+        ("cpu", &["--cpu-quota", "-1"], "cpu.max", "max 50000"),
+        ("cpu", &["--cpu-idle", "1"], "cpu.idle", "1"),
+        ("cpu", &["--cpu-idle", "0"], "cpu.weight", "174"),
+        ("cpuset", &["--cpuset-cpus", "0"], "cpuset.cpus", "0"),
+        ("pids", &["--pids-limit", "20"], "pids.max", "20"),
+        ("pids", &["--pids-limit", "-1"], "pids.max", "max"),
+    ] {
+        let updated = container.verb(&[&["update"], flags].concat());
+        // Without the controller "no limit" is kept as it is, but for memory's, which ask for its files.
+        match there.iter().any(|name| name == controller) {
+            true => {
+                updated.success();
+                assert_eq!(read(place.join(file)), value, "{flags:?}");
+            }
+            false if flags == ["--pids-limit", "-1"] => _ = updated.success(),
+            false => check_refused(&updated, 1, &format!("has no {controller} controller")),
+        }
+    }
+}
+
+#[test]
+fn a_limit_below_what_is_in_use_is_refused_where_that_is_asked_for() {
+    let (world, root) = enter();
+    let mut container = Container::new(&world, "x=$(printf %05000000d 1); touch /ready; while :; do sleep 1; done");
+    container.bundle.set("/linux/resources", json!({"memory": {"limit": 67_108_864, "checkBeforeUpdate": true}}));
+    let created = container.create(&[]);
+    if !controllers(&root).iter().any(|name| name == "memory") {
+        // Nothing counts the memory of a container here.
+        return check_refused(&created, 1, "has no memory controller");
+    }
+    created.success();
+    container.verb(&["start"]).success();
+    container.is_ready();
+    check_refused(&container.verb(&["update", "--memory", "1M"]), 1, "rejecting memory limit 1048576 <= usage ");
+    assert_eq!(read(dir(&root, &container).join("memory.max")), "67108864");
 }
