@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-/// `short`, or `long` if `ORLOP_FUZZ=long`.
+/// `short`, a tenth of it on a machine that is slow, or `long` if `ORLOP_FUZZ=long`.
 pub(crate) fn tries(short: u32, long: u32) -> u32 {
     match std::env::var("ORLOP_FUZZ").as_deref() {
         Ok("long") => long,
         Ok(other) => panic!("ORLOP_FUZZ={other}: only `long` is known"),
+        Err(_) if tests::slow() > 1 => short / 10,
         Err(_) => short,
     }
 }

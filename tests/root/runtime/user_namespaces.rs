@@ -11,7 +11,7 @@ use tests::{World, eventually, output};
 use super::bundle::{Bundle, message};
 
 /// The host's id of the container's root.
-const ROOT: u32 = 100_000;
+pub(super) const ROOT: u32 = 100_000;
 
 fn mapping(count: u32) -> Value {
     json!([{"containerID": 0, "hostID": ROOT, "size": count}])
@@ -30,7 +30,8 @@ fn add_namespace(bundle: &mut Bundle<'_>, namespace: Value) {
     bundle.config["linux"]["namespaces"].as_array_mut().unwrap().push(namespace);
 }
 
-fn give_to_root(path: &Path) {
+/// Gives a tree to the container's root; links stay whose they are.
+pub(super) fn give_to_root(path: &Path) {
     if !path.is_symlink() {
         chown(path, Some(ROOT), Some(ROOT)).unwrap();
     }

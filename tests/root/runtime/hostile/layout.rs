@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sys::at::{self, OFlag, RenameFlags, SFlag};
 
 use super::random::Random;
+use crate::runtime::user_namespaces::give_to_root;
 
 /// Names in a root file system, each after what it lies in.
 const NAMES: [&str; 40] = [
@@ -99,6 +100,8 @@ impl Layout<'_> {
         }
         let shelf = open(&self.dir.join("shelf")).unwrap();
         (0..SHELF).for_each(|number| self.put(&shelf, &number.to_string(), random));
+        // Also the root of a user namespace can do all of it.
+        give_to_root(&root);
     }
 
     fn put_at(&self, root: &OwnedFd, name: &str, random: &mut Random) {

@@ -9,7 +9,7 @@ use super::attempt::attempt;
 use super::host::Host;
 use super::layout::Layout;
 use super::random::Random;
-use super::{Counts, seed, side_by_side};
+use super::{Counts, seed, seeds, side_by_side};
 use crate::runtime::bundle::Bundle;
 use crate::runtime::effort;
 use crate::runtime::tmpfs::Tmpfs;
@@ -113,6 +113,9 @@ fn config(plain: &Value, random: &mut Random) -> Value {
     config["root"]["readonly"] = json!(random.once_in(4));
     config["linux"]["devices"] = json!([node("/dev/extra"), node("/srv/work/node"), node("/v/dir/null")]);
     config["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": "1"});
+    if random.once_in(4) {
+        seeds::map_ids(&mut config);
+    }
     for (list, paths) in [
         ("maskedPaths", ["/tmp/hidden", "/v/dir/file", "/etc/passwd"]),
         ("readonlyPaths", ["/tmp/ro", "/v/up", "/dev/shm"]),

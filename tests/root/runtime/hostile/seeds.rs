@@ -6,16 +6,27 @@ use serde_json::{Value, json};
 use tests::World;
 
 use crate::runtime::bundle::Bundle;
+use crate::runtime::user_namespaces::{ROOT, give_to_root};
 
 /// The script of every seed's container.
 const SCRIPT: &str = "echo alive";
 
-/// Docker's, `runc spec`'s, podman's and a CRI's, for the bundle in `dir`.
+/// Docker's, `runc spec`'s, podman's and a CRI's, and Docker's with a user namespace, for the bundle in `dir`.
 pub(super) fn all(world: &World, dir: PathBuf) -> (Bundle<'_>, Vec<Value>) {
     let bundle = Bundle::new_in(world, dir, SCRIPT);
     let docker = bundle.config.clone();
-    let seeds = vec![docker.clone(), runc_spec(docker.clone()), podman(docker.clone(), &bundle), cri(docker)];
+    give_to_root(&bundle.rootfs(""));
+    let mut mapped = docker.clone();
+    map_ids(&mut mapped);
+    let seeds = vec![docker.clone(), runc_spec(docker.clone()), podman(docker.clone(), &bundle), cri(docker), mapped];
     (bundle, seeds)
+}
+
+/// Adds a user namespace.
+pub(super) fn map_ids(config: &mut Value) {
+    config["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({"type": "user"}));
+    let map = json!([{"containerID": 0, "hostID": ROOT, "size": 65_536}]);
+    set(config, &[("/linux/uidMappings", map.clone()), ("/linux/gidMappings", map)]);
 }
 
 fn set(config: &mut Value, fields: &[(&str, Value)]) {
