@@ -90,14 +90,13 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
 
     // The old root stays in view until the pivot, but nothing of it is opened any more.
     let root = root::attach(plan, &init.host)?;
-    let terminals = mounts::make_all(plan, &init.host, &root, channel)?;
+    let mounted = mounts::make_all(plan, &init.host, &root, channel)?;
     if plan.own_dev {
         dev::make_nodes(plan, init.host.devices.as_ref(), &root)?;
     }
     // Everything is there and nothing is hidden or read-only yet: what they change counts.
     hooks::run_before_pivot(&plan.hooks, &init.identity, &root, &alone, channel)?;
-    let console = console::open(&plan.process, plan.own_dev, &root, terminals.as_ref())?;
-    drop(terminals);
+    let console = console::open(&plan.process, plan.own_dev, &root, mounted.terminals())?;
     // After the nodes: a masked path below /dev or /sys is there by now, and nothing is mounted over a mask.
     hidden::hide(plan, &init.host, &root)?;
     // Late: they can be those of devices that a hook makes.
@@ -110,7 +109,8 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     let home = process::home(&plan.process, &root);
     let null = init.host.open_null().and_then(|null| dev::open_null(&root, &null));
     let null = null.step(|| "open the null device".to_owned())?;
-    mounts::make_read_only(plan, &root)?;
+    mounts::make_read_only(&mounted, &root)?;
+    drop(mounted);
     root::enter(plan, &root)?;
     root::set_propagation(plan)?;
 

@@ -23,29 +23,73 @@ use crate::volume::Bind;
 /// `PROC_SUPER_MAGIC` of linux/magic.h.
 const PROC_MAGIC: i64 = 0x9fa0;
 
-/// Makes them all; returns the mount of the container's own devpts, from which its console comes.
-pub(super) fn make_all(plan: &Plan, host: &Host, root: &RootFd, channel: &Channel) -> Result<Option<OwnedFd>, Error> {
-    let mut terminals = None;
+/// The mounts that were made, by fd: what a later step does to one reaches that one, whatever its path leads to by then.
+pub(super) struct Mounted<'a> {
+    plan: &'a Plan,
+    host: &'a Host,
+    /// File systems that were made in here, at the places that they have in the plan.
+    made: Vec<Option<OwnedFd>>,
+}
+
+impl Mounted<'_> {
+    /// The container's own devpts, from which its console comes.
+    pub(super) fn terminals(&self) -> Option<&OwnedFd> {
+        let is_devpts =
+            |mount: &MountPlan| matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "devpts");
+        let last = self.plan.mounts.iter().zip(&self.made).rfind(|(mount, made)| is_devpts(mount) && made.is_some());
+        last.and_then(|(_, made)| made.as_ref())
+    }
+
+    /// What was mounted as the plan's mount `index`.
+    fn mount(&self, index: usize) -> Option<&OwnedFd> {
+        match &self.host.sources[index] {
+            Source::Bind(bind) => Some(&bind.mount),
+            Source::Filesystem(made) => Some(made),
+            Source::None | Source::Link(_) | Source::Cgroups(_) => self.made[index].as_ref(),
+        }
+    }
+
+    /// What was mounted last at a target of the plan.
+    fn last_at(&self, target: &Path) -> Option<&OwnedFd> {
+        let mounts = self.plan.mounts[..self.made.len()].iter().enumerate();
+        mounts.rev().filter(|(_, mount)| mount.target == target).find_map(|(index, _)| self.mount(index))
+    }
+}
+
+/// Makes them all.
+pub(super) fn make_all<'a>(
+    plan: &'a Plan,
+    host: &'a Host,
+    root: &RootFd,
+    channel: &Channel,
+) -> Result<Mounted<'a>, Error> {
+    let mut mounted = Mounted { plan, host, made: Vec::with_capacity(plan.mounts.len()) };
     for (mount, source) in plan.mounts.iter().zip(&host.sources) {
         if host.shared_memory.as_ref().is_some_and(|(target, _)| *target == mount.target) {
+            mounted.made.push(None);
             continue;
         }
         let stage = describe(mount);
         channel.stage(&stage);
-        let made = make(mount, source, root, &stage)?;
+        let made = match &mount.kind {
+            MountKind::Remount { parameters } => {
+                let there = mounted.last_at(&mount.target);
+                let there = there.ok_or_else(|| Error::Refused(format!("{stage}: nothing was mounted there")))?;
+                remount(there, mount, parameters.as_deref()).step(|| stage.clone()).map(|()| None)?
+            }
+            _ => make(mount, source, root, &stage)?,
+        };
         if let Some(made) = &made {
             labels::label_queues(plan, mount, made).step(|| stage)?;
         }
-        if matches!(&mount.kind, MountKind::Filesystem { fstype, .. } if fstype == "devpts") {
-            terminals = made;
-        }
+        mounted.made.push(made);
     }
     if let Some((target, bind)) = &host.shared_memory {
         let stage = format!("mount shared memory on {}", target.display());
         let directory = directory(root, target, &stage)?;
         move_mount(&bind.mount, &directory).step(|| stage)?;
     }
-    Ok(terminals)
+    Ok(mounted)
 }
 
 fn describe(mount: &MountPlan) -> String {
@@ -72,12 +116,7 @@ fn make(mount: &MountPlan, from_host: &Source, root: &RootFd, stage: &str) -> Re
             let target = directory(root, &mount.target, stage)?;
             cgroup_mount::make(mount, trees, &target).step(step).map(|()| None)
         }
-        (MountKind::Remount { parameters }, Source::None) => {
-            let target = root.open_path(&mount.target).step(step)?;
-            let target = refuse_inside_proc(target, &mount.target, stage)?;
-            remount(&target, mount, parameters.as_deref()).step(step).map(|()| None)
-        }
-        (MountKind::Bind { .. } | MountKind::Cgroup, Source::None) => {
+        (MountKind::Bind { .. } | MountKind::Cgroup | MountKind::Remount { .. }, Source::None) => {
             Err(Error::Refused(format!("{stage}: its source was not opened")))
         }
         (MountKind::Filesystem { fstype, .. }, Source::None) => make_filesystem(fstype, mount, root, stage).map(Some),
@@ -119,7 +158,7 @@ fn copy_up(mount: &MountPlan, covered: &OwnedFd, made: &OwnedFd) -> sys::Result<
     at::fchmod(made, mode & 0o7777)
 }
 
-/// Changes what is mounted at the target; what is only below a mount is EINVAL.
+/// Changes a mount that was made before.
 fn remount(target: &OwnedFd, mount: &MountPlan, parameters: Option<&[Parameter]>) -> sys::Result<()> {
     if let Some(parameters) = parameters {
         let fs = Fs::pick(target)?;
@@ -210,14 +249,14 @@ fn ordinary_directory(root: &RootFd, target: &Path, fstype: &str, stage: &str) -
 }
 
 /// What had to stay writable until everything was in place: tmpfs mounts, and the root itself.
-pub(super) fn make_read_only(plan: &Plan, root: &RootFd) -> Result<(), Error> {
+pub(super) fn make_read_only(mounted: &Mounted<'_>, root: &RootFd) -> Result<(), Error> {
     let read_only = Attr { set: MountFlags::RDONLY, ..Attr::default() };
-    for mount in plan.mounts.iter().filter(|mount| filesystem::is_deferred(mount)) {
-        let step = || format!("make {} read-only", mount.target.display());
-        let target = root.open_path(&mount.target).step(step)?;
-        mount_setattr(&target, false, &read_only).step(step)?;
+    let mounts = mounted.plan.mounts.iter().enumerate();
+    for (index, mount) in mounts.filter(|(_, mount)| filesystem::is_deferred(mount)) {
+        let Some(made) = mounted.mount(index) else { continue };
+        mount_setattr(made, false, &read_only).step(|| format!("make {} read-only", mount.target.display()))?;
     }
-    if plan.root_readonly {
+    if mounted.plan.root_readonly {
         mount_setattr(root, false, &read_only).step(|| "make the root file system read-only".to_owned())?;
     }
     Ok(())

@@ -260,6 +260,16 @@ fn a_mount_that_is_there_can_be_changed() {
     assert_ne!(bundle.run().code, 0, "nothing is mounted there");
 }
 
+/// runc looks the target up again. A link there, or who exchanges it, would have another mount changed: a volume made writable.
+#[test]
+fn a_mount_is_changed_wherever_its_target_leads_to_by_then() {
+    let world = World::enter();
+    let mut bundle = Bundle::new(&world, "touch /w/x && echo writable; grep ' /w ' /proc/mounts | grep -c ' ro,'");
+    symlink("/w", bundle.rootfs("v")).unwrap();
+    bundle.mount(tmpfs("/v", &[])).mount(tmpfs("/w", &[])).mount(tmpfs("/v", &["remount", "ro"]));
+    assert_eq!(bundle.run().success(), "writable\n1\n");
+}
+
 #[test]
 fn a_file_is_bound_where_neither_it_nor_its_directories_are() {
     let world = World::enter();
