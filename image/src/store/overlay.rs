@@ -41,8 +41,8 @@ impl Stack {
     pub(super) fn mount(&self) -> sys::Result<OwnedFd> {
         let overlay = Fs::open("overlay")?;
         match self.configure(&overlay) {
-            // The kernel does not know the key, or the string is too long for it.
-            Err(error) if error.is(Errno::EINVAL) => self.mount_in_a_namespace(),
+            // The kernel knows no fd here at all, or not the key, or the string is too long for it.
+            Err(error) if error.is(Errno::EOPNOTSUPP) || error.is(Errno::EINVAL) => self.mount_in_a_namespace(),
             configured => configured.and_then(|()| overlay.mount(self.attributes())),
         }
     }
