@@ -3,6 +3,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
+use tests::cgroup::{CPU_QUOTA, CPU_SHARE, Knob, MEMORY_LIMIT, PIDS_LIMIT, by_version};
 use tests::{World, eventually, images};
 
 use crate::lone_node::{DEADLINE, Node};
@@ -45,10 +46,9 @@ impl Node<'_> {
         });
     }
 
-    /// A file of a cgroup below kubepods, on v1.
-    fn limit(&self, controller: &str, below: &str, file: &str) -> String {
-        let path = format!("/sys/fs/cgroup/{controller}{}/kubepods/{below}/{file}", self.cgroup);
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {path}: {error}")).trim().to_owned()
+    /// A file of a cgroup below kubepods.
+    fn limit(&self, knob: Knob, below: &str) -> String {
+        knob.read(&format!("{}/kubepods/{below}", self.cgroup))
     }
 
     /// The cgroups of pods below kubepods, such as `burstable/pod…`.
@@ -84,7 +84,7 @@ fn a_pod_s_cgroup_is_that_of_its_class_and_goes_with_it() {
         ("besteffort", json!({})),
     ] {
         let script = format!(
-            "{{ cat /proc/self/oom_score_adj; grep :memory: /proc/self/cgroup; }} > /out/.{name}; \
+            "{{ cat /proc/self/oom_score_adj; grep -e :memory: -e ^0:: /proc/self/cgroup; }} > /out/.{name}; \
              mv /out/.{name} /out/{name}; sleep 1000"
         );
         let container = json!({
@@ -106,20 +106,21 @@ fn a_pod_s_cgroup_is_that_of_its_class_and_goes_with_it() {
 
     let pods = node.pods();
     let [best_effort, burstable, guaranteed] = <[String; 3]>::try_from(pods).expect("three pods");
-    assert_eq!(node.limit("cpu", &guaranteed, "cpu.shares"), "204");
-    assert_eq!(node.limit("cpu", &guaranteed, "cpu.cfs_quota_us"), "20000");
-    assert_eq!(node.limit("memory", &guaranteed, "memory.limit_in_bytes"), "67108864");
-    assert_eq!(node.limit("cpu", &burstable, "cpu.shares"), "102");
-    assert_eq!(node.limit("cpu", &burstable, "cpu.cfs_quota_us"), "-1");
-    assert_eq!(node.limit("cpu", &best_effort, "cpu.shares"), "2");
+    assert_eq!(node.limit(CPU_SHARE, &guaranteed), by_version("204", "8"));
+    assert_eq!(node.limit(CPU_QUOTA, &guaranteed), by_version("20000", "20000 100000"));
+    assert_eq!(node.limit(MEMORY_LIMIT, &guaranteed), "67108864");
+    assert_eq!(node.limit(CPU_SHARE, &burstable), by_version("102", "4"));
+    assert_eq!(node.limit(CPU_QUOTA, &burstable), by_version("-1", "max 100000"));
+    assert_eq!(node.limit(CPU_SHARE, &best_effort), by_version("2", "1"));
     for pod in [&guaranteed, &burstable, &best_effort] {
-        assert_eq!(node.limit("pids", pod, "pids.max"), "77");
+        assert_eq!(node.limit(PIDS_LIMIT, pod), "77");
     }
-    assert_eq!(node.limit("cpu", "besteffort", "cpu.shares"), "2");
+    assert_eq!(node.limit(CPU_SHARE, "besteffort"), by_version("2", "1"));
     eventually("burstable pods have the shares of their requests", DEADLINE, || {
-        Some(node.limit("cpu", "burstable", "cpu.shares")).filter(|shares| shares == "102").ok_or("not yet")
+        let shares = node.limit(CPU_SHARE, "burstable");
+        if shares == by_version("102", "4") { Ok(()) } else { Err(shares) }
     });
-    let memory: u64 = node.limit("memory", "", "memory.limit_in_bytes").parse().expect("bytes");
+    let memory: u64 = node.limit(MEMORY_LIMIT, "").parse().expect("bytes");
     assert!(memory < 1 << 50, "all pods together have no limit of memory");
 
     node.delete_all(&["guaranteed", "burstable", "besteffort"]);

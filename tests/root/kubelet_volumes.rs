@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
-use tests::{World, eventually, images, write};
+use tests::{World, eventually, images, rounds, write};
 
 use crate::lone_node::{DEADLINE, Node};
 
@@ -229,8 +229,8 @@ impl Drop for Holder {
 /// Mutant: `RESOLVE_BENEATH` left out of `RootFd::open_path_beneath`.
 #[test]
 fn a_link_that_takes_a_sub_paths_place_never_shows_the_host() {
-    const PODS: usize = 6;
-    const CONTAINERS: usize = 5;
+    const CONTAINERS: u32 = 5;
+    let pods = rounds(6);
     let world = World::enter();
     let node = start(&world);
     let (shared, canary) = (world.new_dir("shared"), world.new_dir("canary"));
@@ -242,7 +242,7 @@ fn a_link_that_takes_a_sub_paths_place_never_shows_the_host() {
     let done = AtomicBool::new(false);
     let said = std::thread::scope(|scope| {
         let swapper = scope.spawn(|| swap_until(&shared, &done));
-        for pod in 0..PODS {
+        for pod in 0..pods {
             let scripts: Vec<String> =
                 (0..CONTAINERS).map(|n| format!("cat /v/which > /out/{pod}-{n}; sleep 1000")).collect();
             let names: Vec<String> = (0..CONTAINERS).map(|n| format!("c{n}")).collect();
@@ -256,19 +256,23 @@ fn a_link_that_takes_a_sub_paths_place_never_shows_the_host() {
         }
         // Each container is mounted the folder or is refused; it is tried again until the folder is what we find.
         let files: Vec<String> =
-            (0..PODS).flat_map(|pod| (0..CONTAINERS).map(move |number| format!("{pod}-{number}"))).collect();
+            (0..pods).flat_map(|pod| (0..CONTAINERS).map(move |number| format!("{pod}-{number}"))).collect();
         let said: Vec<String> = eventually("most containers got the folder", DEADLINE * 2, || {
             let text = |file: &String| fs::read_to_string(node.dir.join("out").join(file)).ok();
             let said: Vec<String> = files.iter().filter_map(text).filter(|text| !text.is_empty()).collect();
-            if said.len() >= PODS * CONTAINERS / 2 { Ok(said) } else { Err(format!("{}\n{}", said.len(), node.tail())) }
+            if said.len() as u32 >= pods * CONTAINERS / 2 {
+                Ok(said)
+            } else {
+                Err(format!("{}\n{}", said.len(), node.tail()))
+            }
         });
         done.store(true, Ordering::Relaxed);
         let swaps = swapper.join().expect("the swapper");
-        assert!(swaps >= 1000, "only {swaps} exchanges");
+        assert!(swaps >= rounds(1000), "only {swaps} exchanges");
         said
     });
     assert!(said.iter().all(|text| text == "inside\n"), "{said:?}");
-    for pod in 0..PODS {
+    for pod in 0..pods {
         node.delete(&format!("racer-{pod}"));
     }
     node.wait_until_nothing_is_left();

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proto::{ContainerState, PodSandboxState};
-use tests::{Cri, CriDaemon, Registry, World, eventually, images, pods};
+use tests::{Cri, CriDaemon, Registry, World, eventually, images, pods, rounds};
 
 const IMAGE: &str = "registry.example/base:1";
-/// Pods that run through the crash, each logging this many numbered lines a second.
-const RUNNING: usize = 20;
-const LINES_PER_SECOND: u64 = 500;
-/// The daemon stays down until every log has grown by this many lines: ten seconds' worth.
-const LINES_WHILE_DOWN: u64 = 10 * LINES_PER_SECOND;
+/// Pods that run through the crash.
+const RUNNING: u32 = 20;
+/// How many numbered lines each of them logs in a second.
+const LINES_PER_SECOND: u32 = 500;
+/// For as many seconds' worth of lines the daemon stays down.
+const SECONDS_WITHOUT: u64 = 10;
 /// Pods that end while the daemon is down, with exit codes 10, 11, ….
 const ENDING: i32 = 5;
 
@@ -64,14 +65,16 @@ fn twenty_chatty_pods_survive_a_crash_and_ten_seconds_without_a_daemon() {
     let client = daemon.client();
     client.pull(IMAGE).expect("pull");
 
-    let rate = LINES_PER_SECOND.to_string();
-    let running: Vec<Workload> =
-        (0..RUNNING).map(|index| start(&world, &daemon, &client, &format!("running-{index}"), &[&rate])).collect();
+    let per_second = u64::from(rounds(LINES_PER_SECOND));
+    let rate = per_second.to_string();
+    let running: Vec<Workload> = (0..rounds(RUNNING))
+        .map(|index| start(&world, &daemon, &client, &format!("running-{index}"), &[&rate]))
+        .collect();
     // Each writes for three seconds, so that it ends while the daemon is down.
     let ending: Vec<(Workload, i32)> = (0..ENDING)
         .map(|index| {
             let code = 10 + index;
-            let lines = (3 * LINES_PER_SECOND).to_string();
+            let lines = (3 * per_second).to_string();
             let name = format!("ending-{index}");
             (start(&world, &daemon, &client, &name, &[&rate, &lines, &code.to_string()]), code)
         })
@@ -84,7 +87,7 @@ fn twenty_chatty_pods_survive_a_crash_and_ten_seconds_without_a_daemon() {
     let written: Vec<u64> = running.iter().map(|workload| numbers(&workload.log).len() as u64).collect();
     for (workload, written) in running.iter().zip(written) {
         eventually("the log grows without a daemon", Duration::from_secs(60), || {
-            numbers(&workload.log).len() as u64 >= written + LINES_WHILE_DOWN
+            numbers(&workload.log).len() as u64 >= written + SECONDS_WITHOUT * per_second
         });
     }
     for (workload, _) in &ending {
@@ -108,6 +111,6 @@ fn twenty_chatty_pods_survive_a_crash_and_ten_seconds_without_a_daemon() {
     for (workload, code) in &ending {
         let status = client.status(&workload.container).expect("an ended container's status");
         assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, *code));
-        assert_eq!(assert_gapless(workload), 3 * LINES_PER_SECOND);
+        assert_eq!(assert_gapless(workload), 3 * per_second);
     }
 }

@@ -31,7 +31,7 @@ fn an_exec_in_a_container_that_ends_meanwhile_is_told_that_it_does_not_run() {
     let mut pod = Pod::start(&world);
     let stdio = json!({"stdin": false, "stdout": false, "stderr": false});
     let program = memfd(&process(&["/bin/true"]));
-    for round in 0..30 {
+    for round in 0..tests::rounds(30) {
         let id = format!("c{round}");
         let container = pod.container(&id, "exec sleep 1000");
         pod.run(&container);

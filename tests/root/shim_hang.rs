@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sys::mount::{Attr, Fs, MountFlags, Propagation};
-use tests::{World, eventually, slow, write};
+use tests::{World, cgroup, eventually, slow, write};
 
 use crate::shim_client::{Container, LONG, Pod, exec_verb, memfd, process};
 
@@ -211,8 +211,8 @@ fn a_mount_that_hangs_inside_the_container_is_ended_with_it() {
     let asked = pod.connection.ask(&verb, &fds, DEADLINE);
     let failure = pod.connection.answer(asked).unwrap_err();
     assert_eq!(failure["kind"], "deadline", "{failure}");
-    let memory = format!("/sys/fs/cgroup/memory{}", pod.cgroup_of("stuck"));
-    eventually("its cgroup is removed", LONG, || !Path::new(&memory).exists());
+    let cgroup = cgroup::dir(&pod.cgroup_of("stuck"));
+    eventually("its cgroup is removed", LONG, || !cgroup.exists());
     // The id can be used again.
     let again = pod.container("stuck", "exit 0");
     pod.run(&again);
@@ -238,13 +238,11 @@ fn a_program_that_hangs_in_execve_fails_the_exec_and_nothing_else() {
         let failure = pod.connection.answer(asked).unwrap_err();
         assert_eq!(failure["kind"], "deadline", "{failure}");
     }
-    let procs = format!("/sys/fs/cgroup/memory{}/cgroup.procs", pod.cgroup_of("busy"));
+    let cgroup = pod.cgroup_of("busy");
     eventually("the hanging processes are gone", LONG, || {
-        let mut comms: Vec<String> = fs::read_to_string(&procs)
-            .unwrap()
-            .lines()
-            .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok())
-            .collect();
+        let processes = cgroup::processes(&cgroup);
+        let mut comms: Vec<String> =
+            processes.iter().filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok()).collect();
         comms.retain(|comm| comm != "sh\n" && comm != "usleep\n");
         if comms.is_empty() { Ok(()) } else { Err(comms) }
     });
@@ -377,18 +375,18 @@ fn an_id_stays_taken_until_all_of_a_container_that_was_never_finished_is_gone() 
     let dead = DeadFileSystem::mount(&world.new_dir("dead"));
     let mut pod = Pod::start(&world);
     let source = dead.path.join("sub");
-    let memory = format!("/sys/fs/cgroup/memory{}", pod.cgroup_of("stuck"));
-    for round in 0..10 {
+    let cgroup = cgroup::dir(&pod.cgroup_of("stuck"));
+    for round in 0..tests::rounds(10) {
         let container = pod.container("stuck", "true").with_mount(json!({
             "destination": "/mnt", "type": "bind", "source": source, "options": ["rbind"],
         }));
         let (verb, fds) = container.message(pod.rootfs());
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let asked = pod.connection.ask(&verb, &fds, LONG);
-        eventually("its cgroup is made", LONG, || Path::new(&memory).exists());
+        eventually("its cgroup is made", LONG, || cgroup.exists());
         let delete = json!({"delete": {"container": "stuck", "force": true}});
         pod.connection.call(&delete, &[]).unwrap();
-        assert!(!Path::new(&memory).exists(), "round {round}: deleted, and its cgroup is still there");
+        assert!(!cgroup.exists(), "round {round}: deleted, and its cgroup is still there");
         pod.connection.answer(asked).unwrap_err();
         // The id belongs to another one now, which nobody cleans up after.
         pod.run(&pod.container("stuck", "exit 3"));

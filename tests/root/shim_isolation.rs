@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 use sys::credentials::{self, Limit, Resource};
-use tests::{World, binary, eventually};
+use tests::{World, binary, cgroup, eventually};
 
 use crate::shim_client::{Connection, LONG, Pod};
 
@@ -119,8 +119,7 @@ fn a_container_in_a_shared_pid_namespace_has_ended_only_when_its_children_have()
     let container = pod.container("c", script).with_pid_namespace(shared(reaper));
     pod.run(&container);
     assert_eq!(pod.exit("c")["code"], 4);
-    let procs = format!("/sys/fs/cgroup/memory{}/cgroup.procs", pod.cgroup_of("c"));
-    assert_eq!(fs::read_to_string(procs).unwrap(), "");
+    assert!(cgroup::processes(&pod.cgroup_of("c")).is_empty());
     pod.delete("c").unwrap();
     pod.stop();
 }
@@ -149,8 +148,9 @@ fn the_reaper_ends_with_a_killed_shim() {
     eventually("the reaper is gone", LONG, || {
         !Path::new("/proc").join(reaper.to_string()).exists() || status(reaper, "State").starts_with('Z')
     });
+    let cgroup = pod.cgroup_of("reaper");
     drop(pod);
-    remove_cgroups(&world, &["reaper"]);
+    remove_cgroup(&world, &cgroup);
 }
 
 #[test]
@@ -163,14 +163,14 @@ fn a_killed_shim_leaves_its_containers_to_the_daemon_to_kill() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pod.pid()), nix::sys::signal::Signal::SIGKILL).unwrap();
     eventually("nobody listens", LONG, || sys::socket::connect(pod.dir.join("shim.sock")).is_err());
     // What a daemon has: the cgroup's path, and the records.
-    let procs = format!("/sys/fs/cgroup/memory{}/cgroup.procs", pod.cgroup_of("c"));
-    assert_eq!(fs::read_to_string(procs).unwrap().trim(), pid.to_string());
+    assert_eq!(cgroup::processes(&pod.cgroup_of("c")), [pid]);
     let identity: Value = serde_json::from_slice(&fs::read(pod.dir.join("shim.json")).unwrap()).unwrap();
     assert_eq!((&identity["version"], &identity["pid"]), (&json!(1), &json!(pod.pid())));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
     eventually("the container is gone", LONG, || !Path::new("/proc").join(pid.to_string()).exists());
+    let cgroup = pod.cgroup_of("c");
     drop(pod);
-    remove_cgroups(&world, &["c"]);
+    remove_cgroup(&world, &cgroup);
 }
 
 #[test]
@@ -214,16 +214,10 @@ fn what_the_shim_takes_for_itself_is_not_for_its_containers() {
     pod.stop();
 }
 
-/// Removes what a pod whose shim was killed has left, as its daemon would.
-fn remove_cgroups(world: &World, names: &[&str]) {
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path()) {
-        let Ok(pods) = fs::read_dir(hierarchy.join(world.name())) else { continue };
-        for pod in pods.filter_map(Result::ok).filter(|entry| entry.path().is_dir()) {
-            for name in names {
-                let path = pod.path().join(name);
-                eventually("a cgroup is removed", LONG, || !path.exists() || fs::remove_dir(&path).is_ok());
-            }
-        }
+/// Removes the cgroup of a pod whose shim was killed, as its daemon would.
+fn remove_cgroup(world: &World, cgroup: &str) {
+    for dir in world.cgroup_dirs(cgroup) {
+        eventually("a cgroup is removed", LONG, || !dir.exists() || fs::remove_dir(&dir).is_ok());
     }
 }
 

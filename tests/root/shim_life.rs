@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::{World, eventually};
+use tests::cgroup::{self, CPU_SHARE, MEMORY_LIMIT, by_version};
+use tests::{World, eventually, rounds};
 
 use crate::shim_client::{LONG, Pod, exec_verb, memfd, process};
 
@@ -145,7 +146,7 @@ fn an_exec_runs_in_the_container_and_its_end_is_told() {
 
     let document = memfd(&process(&["no-such-program"]));
     // Its end races with those who want to know why: whoever comes first, the answer is the same.
-    for _ in 0..30 {
+    for _ in 0..rounds(30) {
         let failure = pod.connection.call(&verb, &[document.as_fd()]).unwrap_err();
         assert_eq!(failure["kind"], "start", "{failure}");
         assert!(failure["message"].as_str().unwrap().contains("no-such-program"), "{failure}");
@@ -174,7 +175,7 @@ fn hundreds_of_short_execs_are_all_told() {
     pod.run(&container);
     let none = json!({"stdin": false, "stdout": false, "stderr": false});
     let document = memfd(&process(&["/bin/true"]));
-    for round in 0..20 {
+    for round in 0..rounds(20) {
         let ids: Vec<_> = (0..16)
             .map(|number| {
                 let exec = format!("e-{round}-{number}");
@@ -273,7 +274,7 @@ fn delete_by_force_ends_a_container_first() {
     for id in ["running", "created"] {
         pod.connection.call(&json!({"delete": {"container": id, "force": true}}), &[]).unwrap();
         assert_eq!(pod.exit(id)["code"], 137);
-        assert!(!Path::new("/sys/fs/cgroup/memory").join(pod.cgroup_of(id).trim_start_matches('/')).exists());
+        assert!(!cgroup::dir(&pod.cgroup_of(id)).exists());
     }
     assert_eq!(pod.hello()["containers"], json!({}));
     pod.stop();
@@ -287,12 +288,9 @@ fn new_limits_are_applied_to_a_running_container() {
     pod.run(&container);
     let resources = memfd(&json!({"memory": {"limit": 64 << 20}, "cpu": {"shares": 512}}));
     pod.connection.call(&json!({"update": {"container": "limited"}}), &[resources.as_fd()]).unwrap();
-    let knob = |controller: &str, file: &str| {
-        let path = format!("/sys/fs/cgroup/{controller}{}/{file}", pod.cgroup_of("limited"));
-        fs::read_to_string(&path).unwrap().trim().to_owned()
-    };
-    assert_eq!(knob("memory", "memory.limit_in_bytes"), (64 << 20).to_string());
-    assert_eq!(knob("cpu", "cpu.shares"), "512");
+    let limited = pod.cgroup_of("limited");
+    assert_eq!(MEMORY_LIMIT.read(&limited), (64 << 20).to_string());
+    assert_eq!(CPU_SHARE.read(&limited), by_version("512", "59"));
     let nonsense = memfd(&json!({"memory": {"limit": "much"}}));
     let failure = pod.connection.call(&json!({"update": {"container": "limited"}}), &[nonsense.as_fd()]).unwrap_err();
     assert_eq!(failure["kind"], "invalid");
@@ -355,7 +353,7 @@ fn a_sandbox_that_can_not_be_started_ends_its_shim() {
 fn an_exec_that_meets_the_containers_end_is_told_that_it_is_not_running() {
     let world = World::enter();
     let mut pod = Pod::start(&world);
-    for round in 0..40 {
+    for round in 0..u64::from(rounds(40)) {
         let id = format!("c{round}");
         let pid = pod.run(&pod.container(&id, "exec sleep 1000"));
         let process = memfd(&process(&["/bin/true"]));
@@ -403,12 +401,13 @@ fn a_start_that_the_process_never_heard_of_has_failed() {
 fn a_creation_that_is_given_up_at_any_moment_leaves_nothing_once_it_is_deleted() {
     let world = World::enter();
     let mut pod = Pod::start(&world);
-    for round in 0..20 {
+    // At moments that are spread over a creation.
+    for round in (0..20).step_by(20 / rounds(20) as usize) {
         let container = pod.container("c", "exec sleep 1000");
         let (verb, fds) = container.message(pod.rootfs());
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let created = pod.connection.ask(&verb, &fds, Duration::from_millis(round));
-        let memory = format!("/sys/fs/cgroup/memory{}", pod.cgroup_of("c"));
+        let cgroup = cgroup::dir(&pod.cgroup_of("c"));
         if pod.connection.answer(created).is_err() {
             let again = json!({"delete": {"container": "c", "force": true}});
             let gone = pod.connection.call(&again, &[]);
@@ -416,7 +415,7 @@ fn a_creation_that_is_given_up_at_any_moment_leaves_nothing_once_it_is_deleted()
         } else {
             pod.connection.call(&json!({"delete": {"container": "c", "force": true}}), &[]).unwrap();
         }
-        assert!(!Path::new(&memory).exists(), "after {round} ms something is left");
+        assert!(!cgroup.exists(), "after {round} ms something is left");
     }
     pod.stop();
 }

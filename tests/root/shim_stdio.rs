@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::{World, eventually, output};
+use tests::{World, eventually, output, rounds};
 
 use crate::shim_client::{LONG, Pod, exec_verb, memfd, process};
 
@@ -77,7 +77,7 @@ fn long_lines_are_cut_at_16_kib_and_nothing_is_lost() {
 fn all_output_is_in_the_log_before_the_exit_is_told() {
     let world = World::enter();
     let mut pod = Pod::start(&world);
-    for round in 0..10 {
+    for round in 0..rounds(10) {
         let id = format!("c{round}");
         let container = pod.container(&id, "seq 1 20000");
         pod.run(&container);
@@ -113,7 +113,7 @@ fn a_log_that_was_moved_away_goes_on_in_a_new_file_without_losing_a_line() {
     pod.run(&container);
     let path = pod.log_path("c");
     let mut logs = Vec::new();
-    for number in 0..20 {
+    for number in 0..rounds(20) {
         eventually("the log has a line", LONG, || fs::metadata(&path).is_ok_and(|log| log.len() > 0));
         let old = path.with_extension(format!("log.{number}"));
         fs::rename(&path, &old).unwrap();
@@ -307,7 +307,7 @@ fn a_terminal_is_logged_as_standard_output_can_be_resized_and_attached() {
 fn a_terminals_last_words_are_never_lost() {
     let world = World::enter();
     let mut pod = Pod::start(&world);
-    for round in 0..20 {
+    for round in 0..rounds(20) {
         let id = format!("c{round}");
         let container = pod.container(&id, "seq 1 500").with_terminal();
         pod.run(&container);
@@ -405,7 +405,7 @@ fn a_hundred_clients_that_come_and_go_leave_nothing_in_the_shim() {
     let container = pod.container("c", "cat").with("stdin", json!(true));
     pod.run(&container);
     let before = pod.open_fds();
-    for _ in 0..100 {
+    for _ in 0..rounds(100) {
         let (stdin, input) = pipe();
         let (output, stdout) = pipe();
         pod.connection.call(&attach("c", true, true, false), &[stdin.as_fd(), stdout.as_fd()]).unwrap();

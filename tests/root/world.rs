@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tests::{World, output, write};
+use tests::{World, cgroup, output, write};
 
 /// Runs `suite` in a World and returns what the leak check says about it.
 fn leaks_of(suite: impl FnOnce(&World)) -> String {
@@ -70,7 +70,7 @@ fn a_forgotten_nftables_table_fails_the_suite() {
 fn a_forgotten_cgroup_fails_the_suite_and_is_removed() {
     let mut left = PathBuf::new();
     let create = |world: &World| {
-        left = Path::new("/sys/fs/cgroup/pids").join(world.name());
+        left = cgroup::dir(&format!("/{}", world.name()));
         std::fs::create_dir_all(left.join("pod/container")).expect("a cgroup");
     };
     check_leak(create, "pod/container");

@@ -65,6 +65,13 @@ pub fn slow() -> u32 {
     std::env::var("SLOW").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1).max(1)
 }
 
+/// How often a loop or a storm that wants `count` rounds goes round: so often, or as many times less as the environment's
+/// `FEWER` says, on a machine that is emulated.
+pub fn rounds(count: u32) -> u32 {
+    let fewer = std::env::var("FEWER").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1).max(1);
+    count.div_ceil(fewer)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@
 //!
 //! The crate knows only processes and public protocols. It never imports what it tests.
 
+pub mod cgroup;
 pub mod cluster;
 mod containerd;
 pub mod cri;
@@ -22,7 +23,7 @@ mod world;
 pub use containerd::Containerd;
 pub use cri::Cri;
 pub use daemon::{CriDaemon, Plugins, install_plugins, mirror_host, network};
-pub use eventually::{Outcome, eventually, slow};
+pub use eventually::{Outcome, eventually, rounds, slow};
 pub use programs::{Output, binary, cluster_program, output, peer, tool, write};
 pub use registry::Registry;
 pub use snapshot::Snapshot;

@@ -98,6 +98,10 @@ pub(crate) fn make_cgroup(hierarchy: &Path, path: &str) {
             continue;
         }
         fs::create_dir(&dir).unwrap_or_else(|error| panic!("make {}: {error}", dir.display()));
+        // Only a hierarchy of v1 has it.
+        if !dir.join("cgroup.clone_children").exists() {
+            continue;
+        }
         for knob in ["cpuset.cpus", "cpuset.mems"] {
             if let Ok(inherited) = fs::read_to_string(parent.join(knob)) {
                 write(&dir.join(knob), inherited.trim());

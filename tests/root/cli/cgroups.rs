@@ -1,11 +1,18 @@
-//! Limits, and what is left of a container in its cgroups, on this machine's cgroup v1.
+//! Limits, and what is left of a container in its cgroups, on either version of them.
 
 use std::fs;
 
 use serde_json::json;
+use tests::cgroup::{self, CPU_QUOTA, CPU_SHARE, Knob, MEMORY_LIMIT, PIDS_LIMIT, by_version};
 use tests::{World, output};
 
-use super::{Container, STAY, cgroup_file, check_refused};
+use super::{Container, STAY, cgroup_of, check_refused};
+
+const CPUS: Knob = Knob { v1: ("cpuset", "cpuset.cpus"), v2: "cpuset.cpus" };
+const CPU_PERIOD: Knob = Knob { v1: ("cpu", "cpu.cfs_period_us"), v2: "cpu.max" };
+const MEMORY_RESERVATION: Knob = Knob { v1: ("memory", "memory.soft_limit_in_bytes"), v2: "memory.low" };
+/// On v1 of memory and swap together.
+const SWAP_LIMIT: Knob = Knob { v1: ("memory", "memory.memsw.limit_in_bytes"), v2: "memory.swap.max" };
 
 #[test]
 fn limits_are_written_where_the_kernel_keeps_them() {
@@ -17,30 +24,43 @@ fn limits_are_written_where_the_kernel_keeps_them() {
             "cpu": {"shares": 512, "quota": 50000, "period": 100000, "cpus": "0"},
             "memory": {"limit": 67_108_864, "swap": 67_108_864, "reservation": 33_554_432},
             "pids": {"limit": 50},
-            "devices": [
-                {"allow": false, "access": "rwm"},
-                {"allow": true, "type": "b", "major": 7, "minor": 0, "access": "r"},
-            ],
         }),
     );
     container.create(&[]).success();
-    for (controller, file, value) in [
-        ("cpu", "cpu.shares", "512"),
-        ("cpu", "cpu.cfs_quota_us", "50000"),
-        ("cpu", "cpu.cfs_period_us", "100000"),
-        ("cpuset", "cpuset.cpus", "0"),
-        ("memory", "memory.limit_in_bytes", "67108864"),
-        ("memory", "memory.memsw.limit_in_bytes", "67108864"),
-        ("memory", "memory.soft_limit_in_bytes", "33554432"),
-        ("pids", "pids.max", "50"),
+    let cgroup = cgroup_of(&container);
+    for (knob, value) in [
+        (CPU_SHARE, by_version("512", "59")),
+        (CPU_QUOTA, by_version("50000", "50000 100000")),
+        (CPU_PERIOD, by_version("100000", "50000 100000")),
+        (CPUS, "0"),
+        (MEMORY_LIMIT, "67108864"),
+        (SWAP_LIMIT, by_version("67108864", "0")),
+        (MEMORY_RESERVATION, "33554432"),
+        (PIDS_LIMIT, "50"),
     ] {
-        assert_eq!(cgroup_file(&container, controller, file), value, "{file}");
+        assert_eq!(knob.read(&cgroup), value, "{knob:?}");
     }
-    let devices = cgroup_file(&container, "devices", "devices.list");
-    assert!(!devices.lines().any(|line| line.starts_with('a')), "{devices}");
-    for device in ["b 7:0 r", "c 1:3 rwm", "c *:* m"] {
-        assert!(devices.lines().any(|line| line.trim_end() == device || line.starts_with(device)), "{devices}");
-    }
+}
+
+#[test]
+fn the_devices_that_are_listed_and_the_default_ones_can_be_opened_and_no_others() {
+    let world = World::enter();
+    // Nobody drives these: only one who may open them is told so.
+    let script = "mknod /dev/listed c 240 7 && mknod /dev/other c 240 8 && mknod /dev/again c 1 5 && \
+                  head -c 1 /dev/again >/dev/null && echo default; \
+                  tell() { grep -o 'Operation not permitted' || echo allowed; }; \
+                  (: </dev/listed) 2>&1 | tell; (: >/dev/listed) 2>&1 | tell; (: </dev/other) 2>&1 | tell";
+    let mut container = Container::new(&world, script);
+    container.bundle.set(
+        "/linux/resources/devices",
+        json!([
+            {"allow": false, "access": "rwm"},
+            {"allow": true, "type": "c", "major": 240, "minor": 7, "access": "r"},
+        ]),
+    );
+    container.bundle.write_config();
+    let done = output(container.command(&["run"]).current_dir(&container.bundle.dir));
+    assert_eq!(done.success(), "default\nallowed\nOperation not permitted\nOperation not permitted\n");
 }
 
 #[test]
@@ -48,9 +68,10 @@ fn the_container_is_in_its_cgroup_in_every_hierarchy() {
     let world = World::enter();
     let container = Container::started(&world);
     let pid = container.state()["pid"].to_string();
-    let path = container.bundle.config["linux"]["cgroupsPath"].as_str().expect("a cgroup path").to_owned();
+    let path = cgroup_of(&container);
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("the container's cgroups");
-    assert!(groups.lines().count() >= 8, "{groups}");
+    let own = fs::read_to_string("/proc/self/cgroup").expect("our own cgroups");
+    assert_eq!(groups.lines().count(), own.lines().count(), "{groups}");
     for line in groups.lines() {
         assert!(line.ends_with(&path), "{line}");
     }
@@ -61,7 +82,14 @@ fn a_limit_that_no_kernel_takes_is_refused_by_name_and_leaves_nothing() {
     let world = World::enter();
     let mut container = Container::new(&world, STAY);
     container.bundle.set("/linux/resources/cpu", json!({"shares": 1}));
-    check_refused(&container.create(&[]), 1, "the minimum allowed cpu-shares is 2");
+    if cgroup::is_v2() {
+        // It has weights, of which this is the least.
+        container.create(&[]).success();
+        assert_eq!(CPU_SHARE.read(&cgroup_of(&container)), "1");
+        container.verb(&["delete", "--force"]).success();
+    } else {
+        check_refused(&container.create(&[]), 1, "the minimum allowed cpu-shares is 2");
+    }
     container.bundle.set("/linux/resources/cpu", json!({"cpus": "4000"}));
     check_refused(&container.create(&[]), 1, "cpuset.cpus");
 }
@@ -103,7 +131,8 @@ fn a_container_in_a_foreign_pid_namespace_is_killed_and_deleted_whole() {
         container.create(&[]).success();
         container.verb(&["start"]).success();
         container.is_ready();
-        assert!(cgroup_file(&container, "pids", "cgroup.procs").lines().count() >= 3);
+        let cgroup = cgroup_of(&container);
+        assert!(cgroup::processes(&cgroup).len() >= 3);
         let (verb, signal) = (verb[0], verb[1]);
         match verb {
             "kill" => output(container.command(&["kill"]).arg(signal)).success(),
@@ -111,7 +140,7 @@ fn a_container_in_a_foreign_pid_namespace_is_killed_and_deleted_whole() {
         };
         if verb == "kill" {
             container.has_stopped();
-            assert_eq!(cgroup_file(&container, "pids", "cgroup.procs"), "");
+            assert!(cgroup::processes(&cgroup).is_empty());
             container.verb(&["delete"]).success();
         }
         // That no process and no cgroup is left the World proves.

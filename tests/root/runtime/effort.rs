@@ -7,8 +7,7 @@ pub(crate) fn tries(short: u32, long: u32) -> u32 {
     match std::env::var("ORLOP_FUZZ").as_deref() {
         Ok("long") => long,
         Ok(other) => panic!("ORLOP_FUZZ={other}: only `long` is known"),
-        Err(_) if tests::slow() > 1 => short / 10,
-        Err(_) => short,
+        Err(_) => tests::rounds(short),
     }
 }
 

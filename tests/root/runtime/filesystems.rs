@@ -136,8 +136,10 @@ fn the_default_devices_and_links_are_there_and_usable() {
 #[test]
 fn cgroups_are_the_containers_own_and_read_only_with_and_without_a_cgroup_namespace() {
     let world = World::enter();
-    let script = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes; \
-                  echo 0 2>/dev/null > /sys/fs/cgroup/memory/tasks || echo read-only";
+    let v1 = "cd /sys/fs/cgroup/memory; cat memory.limit_in_bytes; echo 0 2>/dev/null > tasks || echo read-only";
+    let v2 = "cd /sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup); cat memory.max; \
+              echo 0 2>/dev/null > cgroup.procs || echo read-only";
+    let script = tests::cgroup::by_version(v1, v2);
     let limit = 64 << 20;
     for own in [true, false] {
         let mut bundle = Bundle::new(&world, script);

@@ -33,7 +33,7 @@ fn a_container_that_may_trace_and_stop_an_exec_at_birth_finds_nothing_of_the_hos
         bundle.set(&format!("/process/capabilities/{set}"), json!(names));
     }
     let running = bundle.start();
-    for _ in 0..30 {
+    for _ in 0..tests::rounds(30) {
         assert_eq!(running.exec("true", json!({})).code, 0);
     }
     let escaped = fs::read_to_string(bundle.rootfs("escaped")).unwrap_or_default();
