@@ -40,5 +40,6 @@ mod shim_life;
 mod shim_protocol;
 mod shim_stdio;
 mod up;
+mod vm;
 mod world;
 mod written_bundles;

@@ -6,7 +6,13 @@ use std::fs;
 use serde_json::json;
 use tests::World;
 
-use super::{Container, STAY, cgroup_file, check_refused};
+use super::{Container, STAY, cgroup_of, check_refused};
+
+/// A file of a container's cgroup.
+fn cgroup_file(container: &Container<'_>, controller: &str, file: &str) -> String {
+    let path = format!("/sys/fs/cgroup/{controller}{}/{file}", cgroup_of(container));
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}")).trim().to_owned()
+}
 
 /// The first block device of the machine, `8:0`.
 fn block_device() -> String {

@@ -1,8 +1,8 @@
 //! The first process of the test VM: makes a machine of a kernel, runs one program as root, says how it ended, and turns
 //! the machine off.
 //!
-//! It is the initramfs's `/init`: it loads the modules that the disks need, mounts the root file system (read-only, below
-//! a tmpfs), and goes on inside it. The machine has cgroup v2 only. Disks: `vda` the root file system, `vdb` what the host
+//! It is the initramfs's `/init`: it loads the modules that the disks need, mounts the root file system, and goes on inside
+//! it. The machine has cgroup v2 only. Disks: `vda` the root file system, `vdb` what the host
 //! hands in, at `/job`, `vdc` scratch space.
 //!
 //! Serial lines: `ttyS0` is the console. The job's output goes to `ttyS1` byte for byte, and then one line
@@ -50,7 +50,7 @@ fn machine() -> Result<()> {
     modules::load_all("/modules")?;
     mounts::root()?;
     mounts::system()?;
-    modules::load_named(&["bridge", "veth", "nf_tables", "loop", "virtio_console"])?;
+    modules::load_named(&["overlay", "bridge", "veth", "nf_tables", "loop", "virtio_console"])?;
     nix::unistd::sethostname("vm").map_err(|error| format!("set the host's name: {error}"))?;
     mounts::link_up("lo")
 }
