@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-/// `short`, a tenth of it on a machine that is slow, or `long` if `ORLOP_FUZZ=long`.
+/// `short`, with its [`rounds`](tests::rounds), or `long` if `ORLOP_FUZZ=long`.
 pub(crate) fn tries(short: u32, long: u32) -> u32 {
     match std::env::var("ORLOP_FUZZ").as_deref() {
         Ok("long") => long,
