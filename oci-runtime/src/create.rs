@@ -3,11 +3,9 @@
 use std::cell::RefCell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use cgroup::{Cgroup, Layout};
 use sys::credentials::CapabilitySets;
-use sys::mount::MountFlags;
 use sys::process::CloneFlags;
 use sys::procfs::ProcFd;
 
@@ -20,7 +18,7 @@ use crate::inputs::{Created, Gate, Inputs, StdioFds};
 use crate::launch::{Asked, Launch, Launched, launch};
 use crate::net_devices;
 use crate::own_image;
-use crate::plan::{Hooks, MountKind, MountPlan, Namespace, Plan};
+use crate::plan::{Hooks, Namespace, Plan};
 use crate::resctrl::{self, Groups, Prepared};
 use crate::seccomp_filter::{Filter, Listener};
 use crate::state::{Identity, State, Status};
@@ -69,8 +67,7 @@ fn create_in(plan: Plan, mut inputs: Inputs<'_>, resctrl: Option<Prepared>) -> R
         made();
     }
     let memory_limit = plan.resources.memory.limit.filter(|limit| *limit > 0);
-    let created = delegate(&plan, &cgroup)
-        .and_then(|()| Host::open(&plan, &mut inputs, &layout, &cgroup))
+    let created = Host::open(&plan, &mut inputs, &layout, &cgroup)
         .and_then(|host| start(plan, inputs, Host { resctrl, ..host }, &cgroup, stdio, settings));
     created.map_err(|error| {
         let error = with_hint(error, &cgroup, memory_limit);
@@ -202,31 +199,6 @@ pub(crate) fn without_null(stdio: StdioFds) -> Result<StdioFds, Error> {
         None => Ok(None),
     };
     Ok(StdioFds { stdin: keep(stdio.stdin)?, stdout: keep(stdio.stdout)?, stderr: keep(stdio.stderr)? })
-}
-
-/// On v2, a container that sees its own cgroup as the root and may write there owns it (config-linux.md, "Cgroup
-/// ownership"): its process, as whom it is outside.
-fn delegate(plan: &Plan, cgroup: &Cgroup) -> Result<(), Error> {
-    let is_writable = |mount: &MountPlan| {
-        let attributes = mount.attributes.set | mount.recursive.set;
-        mount.kind == MountKind::Cgroup
-            && mount.target == Path::new("/sys/fs/cgroup")
-            && !attributes.contains(MountFlags::RDONLY)
-    };
-    if plan.namespaces.cgroup != Namespace::New || !plan.mounts.iter().any(is_writable) {
-        return Ok(());
-    }
-    let user = plan.process.uid;
-    let outside = match (&plan.namespaces.user, &plan.id_maps) {
-        (_, Some(maps)) => maps.users.outside(user),
-        (Namespace::Inherited, None) => Some(user),
-        // Who that is, only the namespace knows: the cgroup stays ours.
-        (_, None) => None,
-    };
-    match outside {
-        None | Some(0) => Ok(()),
-        Some(user) => cgroup.delegate(user).step(|| format!("give cgroup {} to user {user}", cgroup.path())),
-    }
 }
 
 /// What we don't have we can't give; the kernel would only say EPERM. In a user namespace of its own a process has them all.

@@ -94,7 +94,7 @@ impl Host {
         refuse_labels_without_selinux(plan, &procfs)?;
         let user = UserNamespace::open(plan, &procfs)?;
         let maps = user.as_ref().map(|user| &user.maps);
-        delegate(plan, layout, cgroup, maps)?;
+        delegate(plan, cgroup, maps)?;
         let joined = open_namespaces(plan)?;
         refuse_sysctls_of_host(plan, &joined)?;
         let pid_namespace = match &plan.namespaces.pid {

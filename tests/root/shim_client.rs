@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sys::poll::{Interest, poll};
-use tests::{World, binary, eventually, slow};
+use tests::{World, binary, copy_program, eventually, slow};
 
 /// Longer than anything that a test waits for takes.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
@@ -388,7 +388,7 @@ fn rootfs(world: &World) -> PathBuf {
     for directory in ["bin", "dev", "proc", "tmp", "mnt"] {
         fs::create_dir_all(root.join(directory)).unwrap();
     }
-    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    copy_program("/bin/busybox", root.join("bin/busybox"));
     let applets = "cat chmod dd echo false grep head id ls mkdir od printf ps readlink seq sh sleep stty tail tee touch \
                    true tty wc yes hostname ip ipcs kill stat env usleep";
     for applet in applets.split_whitespace() {

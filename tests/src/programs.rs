@@ -95,6 +95,20 @@ pub fn write(path: &Path, text: impl AsRef<[u8]>) {
         .unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
 }
 
+/// Copies a program, to be executed where it is copied to.
+///
+/// A process that forks nobody does it: a child that another test makes meanwhile would hold our own copy open for writing
+/// until it executes something, and the copy could not be executed (ETXTBSY).
+///
+/// # Panics
+/// If that fails.
+#[track_caller]
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    let copied = Command::new("cp").arg(from).arg(to).status();
+    assert!(copied.is_ok_and(|status| status.success()), "copy {} to {}", from.display(), to.display());
+}
+
 fn exit_code(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt as _;
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
-use tests::{Output, World, binary, eventually, output, write};
+use tests::{Output, World, binary, copy_program, eventually, output, write};
 
 /// Docker's default capabilities.
 const CAPABILITIES: [&str; 14] = [
@@ -176,7 +176,7 @@ fn make_rootfs(rootfs: &Path) {
     for dir in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
         fs::create_dir_all(rootfs.join(dir)).unwrap();
     }
-    fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("busybox-static is installed");
+    copy_program("/bin/busybox", rootfs.join("bin/busybox"));
     for applet in [
         "sh", "cat", "chmod", "echo", "env", "grep", "head", "hostname", "id", "ip", "ln", "ls", "mkdir", "mknod",
         "mount", "ps", "pwd", "readlink", "sleep", "stat", "test", "touch", "true", "tty", "ulimit", "umask", "wc",
