@@ -28,6 +28,8 @@ const DELEGATED: &str = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n"
 pub struct Cgroup {
     path: CgroupPath,
     members: Vec<Member>,
+    /// See [`Cgroup::join_self`].
+    forbids_forks: bool,
 }
 
 /// The cgroup's directory in one hierarchy.
@@ -49,7 +51,7 @@ impl Cgroup {
             Mode::V2 => v2::validate(resources)?,
             Mode::V1 | Mode::Hybrid => v1::validate(layout, resources)?,
         }
-        let mut cgroup = Cgroup { path, members: Vec::with_capacity(layout.hierarchies().len()) };
+        let mut cgroup = Cgroup::new(path, Vec::with_capacity(layout.hierarchies().len()));
         match cgroup.make_and_limit(layout, resources) {
             Ok(()) => Ok(cgroup),
             Err(error) => {
@@ -70,7 +72,7 @@ impl Cgroup {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Cgroup { path, members })
+        Ok(Cgroup::new(path, members))
     }
 
     /// Its path, the same in every hierarchy.
@@ -125,7 +127,13 @@ impl Cgroup {
 
     /// Puts the calling thread, which has to be the only one of its process, into the v1 side of the cgroup; on a host
     /// with v2 alone there is none. v1's `tasks` takes "0" for the writer itself without waiting for an RCU grace period.
+    ///
+    /// Where no process may be forked at all, v2 would not let this one be born in the cgroup either: there the limit is
+    /// 1 until now.
     pub fn join_self(&self) -> Result<()> {
+        if let (true, Some(dir)) = (self.forbids_forks, self.only_v2()) {
+            dir.write("pids.max", "0")?;
+        }
         self.v1().try_for_each(|member| member.dir.write("tasks", "0"))
     }
 
@@ -179,7 +187,10 @@ impl Cgroup {
             let member = self.members.last().expect("just pushed");
             refuse_used(member)?;
             if layout.mode() == Mode::V2 {
-                return v2::limit_container(&hierarchy.root, &self.path, &member.dir, resources);
+                let pids = if resources.pids == Some(0) { Some(1) } else { resources.pids };
+                self.forbids_forks = resources.pids == Some(0);
+                let resources = Resources { pids, ..resources.clone() };
+                return v2::limit_container(&hierarchy.root, &self.path, &member.dir, &resources);
             }
             v1::apply(&hierarchy.kind, &member.dir, resources)?;
             v1::apply_at_creation(&hierarchy.kind, &member.dir, resources)?;
@@ -210,7 +221,7 @@ impl Cgroup {
     }
 
     pub(crate) fn new(path: CgroupPath, members: Vec<Member>) -> Cgroup {
-        Cgroup { path, members }
+        Cgroup { path, members, forbids_forks: false }
     }
 
     pub(crate) fn members_mut(&mut self) -> &mut [Member] {

@@ -26,11 +26,11 @@ impl Cgroup {
             self.thaw()?;
             self.wait_unpopulated(end)?;
         }
-        // Whoever is left was in the v1 side only: moved there by somebody else.
+        // Whoever is left was in the v1 side only, moved there by somebody else; or the kernel is older than cgroup.kill.
         let mut step = Duration::from_micros(200);
         while !self.processes()?.is_empty() {
             if Instant::now() > end {
-                let path = self.v1().next().map(|member| member.dir.path().to_owned()).unwrap_or_default();
+                let path = self.members().first().map(|member| member.dir.path().to_owned()).unwrap_or_default();
                 return Err(Error::Deadline { path, state: "empty", seconds: deadline.as_secs() });
             }
             self.signal(Signal::SIGKILL)?;

@@ -239,6 +239,8 @@ fn a_limit_is_written_where_its_controller_is_and_refused_by_name_where_it_is_no
             vec![("memory.oom.group", "1"), ("memory.high", "50331648"), ("memory.min", "4096")],
         ),
         ("pids", "pids", json!({"pids": {"limit": 50}}), vec![("pids.max", "50")]),
+        // A limit since version 1.3 of the specification: the first process is all there is.
+        ("pids", "pids", json!({"pids": {"limit": 0}}), vec![("pids.max", "0"), ("pids.current", "1")]),
         (
             "hugetlb",
             "hugepageLimits",
