@@ -5,6 +5,8 @@
 mod cgroup_v1;
 mod cgroup_v2;
 mod cgroups;
+mod checkpoint;
+mod criu;
 mod foreground;
 mod life;
 mod limits;

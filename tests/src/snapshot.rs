@@ -103,7 +103,9 @@ pub(crate) fn make_cgroup(hierarchy: &Path, path: &str) {
             continue;
         }
         for knob in ["cpuset.cpus", "cpuset.mems"] {
-            if let Ok(inherited) = fs::read_to_string(parent.join(knob)) {
+            // On v2 one below may not have what its parent has, and inherits it all the same.
+            let here = dir.join(knob).exists();
+            if let Some(inherited) = fs::read_to_string(parent.join(knob)).ok().filter(|_| here) {
                 write(&dir.join(knob), inherited.trim());
             }
         }

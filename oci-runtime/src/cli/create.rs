@@ -1,11 +1,10 @@
 //! create: everything but running the program.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use oci_runtime::cgroup::{CgroupPath, Layout};
-use oci_runtime::plan::{ContainerWide, Namespace};
-use oci_runtime::{Created, Gate, Identity, Inputs, Root, StdioFds};
+use oci_runtime::plan::{ContainerWide, Namespace, Plan};
+use oci_runtime::{Created, Gate, Inputs, Root, StdioFds};
 use oci_spec::runtime::Spec;
 use serde_json::Value;
 use sys::fs::Durability;
@@ -116,12 +115,8 @@ pub(crate) fn make(store: &Store<'_>, request: Request<'_>, log: &mut Log) -> Re
 
 fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) -> Result<New, Error> {
     let Request { flags, bundle: Bundle { path, spec, mut plan, filter }, inherited, stdio, behind_fifo } = request;
-    let cgroup = plan.cgroup.take().map_or_else(|| CgroupPath::parse(&id.to_string()), Ok)?;
-    let layout = Layout::detect()?;
-    // What is recorded holds wherever the other verbs are run.
-    let cgroup = plan.cgroup.insert(layout.locate(&cgroup)?).to_string();
-    let rootfs = plan.root.clone().ok_or("root: missing")?;
-    let shares_pids = plan.namespaces.pid != Namespace::New;
+    let layout = complete(&mut plan, id)?;
+    let record = record(id, &path, &spec, &plan)?;
     plan.process.env.extend(inherited.environment());
     if let Some(manager) = Manager::of_environment()? {
         manager.mount(dir, &mut plan)?;
@@ -134,9 +129,7 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) ->
         sys::fs::atomic_write(dir.join("seccomp.bpf"), &filter.encode(), Durability::Rename, 0o600)?;
     }
     let mut silent = |_: &str| {};
-    let annotations: HashMap<String, String> = spec.annotations().clone().unwrap_or_default();
-    let identity =
-        Identity { id: id.to_string(), bundle: path.clone(), annotations: annotations.clone().into_iter().collect() };
+    let identity = hooks::identity(&record);
     let hooks = plan.hooks.clone();
     let inputs = Inputs {
         identity: identity.clone(),
@@ -147,26 +140,17 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) ->
         preserve_fds: inherited.count(),
         keep_keyring: flags.no_new_keyring,
         cgroups: Some(layout),
-        ..Inputs::new(Root::Path(rootfs.clone()), &mut silent)
+        ..Inputs::new(Root::Path(record.rootfs.clone()), &mut silent)
     };
     // As runc: whoever was told of the container's making is told of its end.
     let created = oci_runtime::create(plan, inputs).inspect_err(|_| hooks::poststop(&hooks, &identity, log))?;
     let record = Record {
-        version: RECORD_VERSION,
-        id: id.to_string(),
-        bundle: path,
-        rootfs,
         pid: created.pid,
         start_time: created.start_time,
         created: Timestamp::now(),
-        cgroup,
-        shares_pids,
-        annotations,
-        for_all: ContainerWide::from_spec(&spec),
         resctrl: created.resctrl.clone(),
-        hooks: spec.hooks().clone(),
-        resources: resources(&spec)?,
         keeps_keyring: flags.no_new_keyring,
+        ..record
     };
     match Container::create(PathBuf::from(dir), record) {
         Ok(container) => Ok(New { container, created }),
@@ -175,6 +159,36 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) ->
             Err(error)
         }
     }
+}
+
+/// A config without a cgroup gets one by the container's name; a relative path becomes what it means here, so that what is
+/// recorded holds wherever the other verbs are run.
+pub(crate) fn complete(plan: &mut Plan, id: &ContainerId) -> Result<Layout, Error> {
+    let cgroup = plan.cgroup.take().map_or_else(|| CgroupPath::parse(&id.to_string()), Ok)?;
+    let layout = Layout::detect()?;
+    plan.cgroup = Some(layout.locate(&cgroup)?);
+    Ok(layout)
+}
+
+/// What is kept of a container, before it has a process.
+pub(crate) fn record(id: &ContainerId, bundle: &Path, spec: &Spec, plan: &Plan) -> Result<Record, Error> {
+    Ok(Record {
+        version: RECORD_VERSION,
+        id: id.to_string(),
+        bundle: bundle.to_owned(),
+        rootfs: plan.root.clone().ok_or("root: missing")?,
+        pid: 0,
+        start_time: 0,
+        created: Timestamp::now(),
+        cgroup: plan.cgroup.as_ref().map(ToString::to_string).unwrap_or_default(),
+        shares_pids: plan.namespaces.pid != Namespace::New,
+        annotations: spec.annotations().clone().unwrap_or_default(),
+        for_all: ContainerWide::from_spec(spec),
+        resctrl: Default::default(),
+        hooks: spec.hooks().clone(),
+        resources: resources(spec)?,
+        keeps_keyring: false,
+    })
 }
 
 /// What an update is merged over.

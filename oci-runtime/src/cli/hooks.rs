@@ -9,6 +9,11 @@ use super::Error;
 use super::log::Log;
 use super::store::{Container, Record};
 
+/// Whether there are hooks in a list of the config.
+pub(super) fn list(hooks: &Option<Vec<oci_spec::runtime::Hook>>) -> bool {
+    hooks.as_ref().is_some_and(|hooks| !hooks.is_empty())
+}
+
 /// What hooks without an environment of their own have: ours, as those of runc.
 pub(super) fn environment(hooks: &Hooks) -> Vec<CString> {
     match *hooks == Hooks::default() {
@@ -44,7 +49,7 @@ pub(super) fn poststop(hooks: &Hooks, identity: &Identity, log: &mut Log) {
     }
 }
 
-fn identity(record: &Record) -> Identity {
+pub(super) fn identity(record: &Record) -> Identity {
     Identity {
         id: record.id.clone(),
         bundle: record.bundle.clone(),

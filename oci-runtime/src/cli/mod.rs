@@ -9,6 +9,7 @@
 //! | `bundle.rs` | config.json |
 //! | `streams.rs` | what a new process inherits, and whom its terminal is handed to |
 //! | `hooks.rs` | what runs when a container has started, and when it is gone |
+//! | `criu.rs` | the conversation with CRIU, for checkpoint and restore |
 //! | `foreground.rs` | standing in for a process that was not detached |
 //! | `time.rs` | moments as Go prints them |
 //!
@@ -16,7 +17,9 @@
 
 mod args;
 mod bundle;
+mod checkpoint;
 mod create;
+mod criu;
 mod delete;
 mod events;
 mod exec;
@@ -30,6 +33,7 @@ mod log;
 mod notify;
 mod pause;
 mod ps;
+mod restore;
 mod run;
 mod spec;
 mod start;
@@ -87,6 +91,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
 fn dispatch(global: &Global, verb: Verb, inherited: streams::Inherited, log: &mut Log) -> Result<u8, Error> {
     let store = Store::new(&global.root);
     match verb {
+        Verb::Checkpoint(flags) => checkpoint::checkpoint(&store, &flags, log).map(|()| 0),
         Verb::Create(flags) => create::create(&store, &flags, inherited, log).map_err(|e| failed("create", e)),
         Verb::Run(flags) => run::run(&store, &flags, inherited, log).map_err(|e| failed("run", e)),
         Verb::Exec(flags) => exec::exec(&store, &flags, inherited, log).map_err(|e| failed("exec", e)),
@@ -99,6 +104,7 @@ fn dispatch(global: &Global, verb: Verb, inherited: streams::Inherited, log: &mu
         Verb::Features => features::features().map(|()| 0),
         Verb::Pause { id } => pause::pause(&store, &id).map(|()| 0),
         Verb::Ps(flags) => ps::ps(&store, &flags).map(|()| 0),
+        Verb::Restore(flags) => restore::restore(&store, &flags, log).map_err(|e| failed("restore", e)),
         Verb::Resume { id } => pause::resume(&store, &id).map(|()| 0),
         Verb::Spec(flags) => spec::spec(&flags).map(|()| 0),
         Verb::Update(flags) => update::update(&store, &flags).map(|()| 0),

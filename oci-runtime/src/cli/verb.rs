@@ -2,11 +2,14 @@
 
 use super::args::Stop;
 use super::help::Help;
-use super::{create, delete, events, exec, features, kill, list, pause, ps, run, spec, start, state, update};
+use super::{
+    checkpoint, create, delete, events, exec, features, kill, list, pause, ps, restore, run, spec, start, state, update,
+};
 
 /// What to do.
 #[derive(Debug)]
 pub(crate) enum Verb {
+    Checkpoint(Box<checkpoint::Flags>),
     Create(create::Flags),
     Delete(delete::Flags),
     Events(events::Flags),
@@ -16,6 +19,7 @@ pub(crate) enum Verb {
     List(list::Flags),
     Pause { id: String },
     Ps(ps::Flags),
+    Restore(Box<restore::Flags>),
     Resume { id: String },
     Run(run::Flags),
     Spec(spec::Flags),
@@ -49,7 +53,12 @@ pub(crate) struct Entry {
 }
 
 /// As help lists them.
-pub(crate) static VERBS: [Entry; 15] = [
+pub(crate) static VERBS: [Entry; 17] = [
+    Entry {
+        name: "checkpoint",
+        help: checkpoint::HELP,
+        parse: |parser| Ok(Verb::Checkpoint(Box::new(checkpoint::parse(parser)?))),
+    },
     Entry { name: "create", help: create::HELP, parse: |parser| create::parse(parser).map(Verb::Create) },
     Entry { name: "delete", help: delete::HELP, parse: |parser| delete::parse(parser).map(Verb::Delete) },
     Entry { name: "events", help: events::HELP, parse: |parser| events::parse(parser).map(Verb::Events) },
@@ -59,6 +68,11 @@ pub(crate) static VERBS: [Entry; 15] = [
     Entry { name: "list", help: list::HELP, parse: |parser| list::parse(parser).map(Verb::List) },
     Entry { name: "pause", help: pause::PAUSE, parse: |parser| Ok(Verb::Pause { id: pause::parse(parser, "pause")? }) },
     Entry { name: "ps", help: ps::HELP, parse: |parser| ps::parse(parser).map(Verb::Ps) },
+    Entry {
+        name: "restore",
+        help: restore::HELP,
+        parse: |parser| Ok(Verb::Restore(Box::new(restore::parse(parser)?))),
+    },
     Entry {
         name: "resume",
         help: pause::RESUME,
