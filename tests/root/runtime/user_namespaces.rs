@@ -193,6 +193,28 @@ fn a_pid_namespace_is_joined_together_with_its_user_namespace() {
 }
 
 #[test]
+fn hooks_run_as_the_host_outside_and_as_the_containers_root_inside() {
+    let world = World::enter();
+    let mut bundle = bundle(&world, "cat /seen-startContainer");
+    for kind in ["createRuntime", "createContainer", "startContainer"] {
+        let (shell, seen) = match kind {
+            "startContainer" => ("/bin/sh".into(), format!("/seen-{kind}").into()),
+            _ => (bundle.rootfs("bin/busybox"), bundle.rootfs(&format!("seen-{kind}"))),
+        };
+        let script =
+            format!("read owner outside count < /proc/self/uid_map; echo $owner $outside > {}", seen.display());
+        bundle.config["hooks"][kind] = json!([{"path": shell, "args": ["sh", "-c", script], "env": ["PATH=/bin"]}]);
+    }
+    assert_eq!(bundle.run().success(), "0 100000\n");
+    let seen = |kind: &str| {
+        let path = bundle.rootfs(&format!("seen-{kind}"));
+        (fs::read_to_string(&path).unwrap(), fs::metadata(path).unwrap().uid())
+    };
+    assert_eq!(seen("createRuntime"), ("0 0\n".to_owned(), 0));
+    assert_eq!(seen("createContainer"), ("0 100000\n".to_owned(), ROOT));
+}
+
+#[test]
 fn maps_that_make_no_sense_are_refused() {
     let world = World::enter();
     let refused = |change: &dyn Fn(&mut Bundle<'_>), expected: &str| {
