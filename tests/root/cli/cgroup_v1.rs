@@ -90,3 +90,21 @@ fn what_this_machine_cannot_keep_is_refused_by_name() {
         check_refused(&container.create(&[]), 1, text);
     }
 }
+
+#[test]
+fn memory_and_swap_go_up_and_down_together() {
+    let world = World::enter();
+    let container = Container::started(&world);
+    for (flags, memory, sum) in [
+        (&["--memory", "64M", "--memory-swap", "96M"][..], 64, 96),
+        (&["--memory", "128M", "--memory-swap", "256M"], 128, 256),
+        (&["--memory", "32M", "--memory-swap", "32M"], 32, 32),
+    ] {
+        container.verb(&[&["update"], flags].concat()).success();
+        let limit = |file| cgroup_file(&container, "memory", file);
+        assert_eq!(limit("memory.limit_in_bytes"), (memory << 20).to_string(), "{flags:?}");
+        assert_eq!(limit("memory.memsw.limit_in_bytes"), (sum << 20).to_string(), "{flags:?}");
+    }
+    container.verb(&["update", "--memory", "-1"]).success();
+    assert!(cgroup_file(&container, "memory", "memory.memsw.limit_in_bytes").starts_with("92233720368"));
+}
