@@ -97,14 +97,20 @@ async fn unpin(netns: PathBuf) -> Result<()> {
 pub(crate) async fn forget(pods: &Arc<Pods>, id: &str) -> Result<()> {
     let (pods, id) = (Arc::clone(pods), id.to_owned());
     blocking("forget a sandbox", move || {
-        remove_shim_dir(&pods.config.state, &id)?;
+        remove_dir_of_shim(&pods.config.state, &id)?;
         pods.sandbox_records.remove(&id).map_err(|error| Failure::internal(format!("forget sandbox {id}"), &error))
     })
     .await
 }
 
-/// The shim's directory, which may hold the mount point of a `/dev/shm`.
-fn remove_shim_dir(state: &Path, id: &str) -> Result<()> {
+/// Removes the directory of a sandbox's shim, if it is there.
+pub(crate) async fn remove_shim_dir(state: &Path, id: &str) -> Result<()> {
+    let (state, id) = (state.to_owned(), id.to_owned());
+    blocking("remove a shim's directory", move || remove_dir_of_shim(&state, &id)).await
+}
+
+/// It may hold the mount point of a `/dev/shm`, which a shim that was killed has left mounted. Blocks.
+fn remove_dir_of_shim(state: &Path, id: &str) -> Result<()> {
     let dir = dir_of(state, id);
     // Only kernels that can't share a detached mount leave one here.
     let _not_mounted = sys::mount::umount_detach(dir.join("shm"));
@@ -131,7 +137,7 @@ pub(crate) async fn by_id(pods: &Arc<Pods>, id: &str) {
         detach(&taker, &id, &netns, &PodSandboxConfig::default())?;
         sys::namespace::unpin(&netns).map_err(|error| Failure::internal("unpin its network namespace", &error))?;
         kill_cgroup(&taker.layout, &cgroup_of(&taker.config.cgroup_parent, &id));
-        remove_shim_dir(&taker.config.state, &id)
+        remove_dir_of_shim(&taker.config.state, &id)
     });
     if let Err(failure) = taken.await {
         tracing::warn!(error = chain(&failure), "take apart a sandbox without a record");

@@ -36,7 +36,6 @@ use crate::failure::{Failure, Result};
 use crate::pods::Pods;
 use crate::shim::Shim;
 use std::future::Future;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a longer timeout comes to, ten years: a clock has an end, and adding to it must not reach that.
@@ -57,13 +56,4 @@ pub(crate) async fn in_task<T: Send + 'static>(
 fn shim_of(pods: &Pods, container: &Container) -> Result<Arc<Shim>> {
     let shim = pods.sandboxes.get(&container.sandbox)?.shim();
     shim.ok_or_else(|| Failure::state(format!("the sandbox of container {} is not ready", container.id)))
-}
-
-/// Removes a directory of ours, if it is there.
-async fn remove_dir(dir: PathBuf) -> Result<()> {
-    crate::pods::blocking("remove a directory", move || {
-        crate::records::gone(std::fs::remove_dir_all(&dir))
-            .map_err(|error| Failure::internal(format!("remove {}", dir.display()), &error))
-    })
-    .await
 }

@@ -3,7 +3,7 @@
 use crate::failure::{Result, chain};
 use crate::pods::Pods;
 use crate::sandbox::{Phase, Sandbox};
-use crate::{shim, teardown};
+use crate::teardown;
 use proto::ContainerEventType;
 use std::sync::Arc;
 
@@ -37,8 +37,7 @@ pub(super) async fn stop(pods: &Arc<Pods>, sandbox: &Arc<Sandbox>) -> Result<()>
         return Err(failure);
     }
     sandbox.drop_shim();
-    let dir = shim::dir_of(&pods.config.state, &sandbox.id);
-    super::remove_dir(dir).await?;
+    teardown::remove_shim_dir(&pods.config.state, &sandbox.id).await?;
     pods.keep_sandbox(sandbox).await?;
     if before == Phase::Ready {
         pods.tell(&sandbox.id, &sandbox.id, ContainerEventType::ContainerStoppedEvent);
