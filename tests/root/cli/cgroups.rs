@@ -151,12 +151,13 @@ fn a_container_in_a_foreign_pid_namespace_is_killed_and_deleted_whole() {
 fn cgroups_that_were_made_below_the_containers_own_are_removed_with_it() {
     let world = World::enter();
     let container = Container::started(&world);
-    let path = container.bundle.config["linux"]["cgroupsPath"].as_str().expect("a cgroup path");
-    for controller in ["memory", "pids", "systemd"] {
-        fs::create_dir_all(format!("/sys/fs/cgroup/{controller}{path}/inner/most")).expect("cgroups below");
+    let dirs = world.cgroup_dirs(&cgroup_of(&container));
+    assert!(!dirs.is_empty());
+    for dir in &dirs {
+        fs::create_dir_all(dir.join("inner/most")).expect("cgroups below");
     }
     container.verb(&["delete", "--force"]).success();
-    assert!(!std::path::Path::new(&format!("/sys/fs/cgroup/memory{path}")).exists());
+    assert!(!dirs.iter().any(|dir| dir.exists()));
 }
 
 #[test]
