@@ -6,11 +6,11 @@
 use std::ffi::{CStr, CString, OsStr};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use sys::Errno;
-use sys::at::FileStat;
+use sys::at::{FileStat, OFlag};
 
 use crate::status::StartErrorKind;
 
@@ -119,10 +119,17 @@ fn leads_to(path: PathBuf, image: &FileStat, further: u32) -> bool {
     interpreter.is_some_and(|interpreter| leads_to(interpreter, image, further - 1))
 }
 
-/// What the kernel looks at, and a little more. What can't be read is empty.
-fn head(file: &Path) -> Vec<u8> {
+/// What the kernel looks at, and a little more. What can't be read, or is no file, is empty.
+fn head(path: &Path) -> Vec<u8> {
     let mut head = Vec::with_capacity(HEAD_BYTES as usize);
-    let _ = std::fs::File::open(file).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
+    // A FIFO may have taken the place of the file that was looked at: without O_NONBLOCK it would be waited for.
+    let how = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+    let opened = std::fs::File::options().read(true).custom_flags(how).open(path);
+    if let Ok(file) = opened
+        && file.metadata().is_ok_and(|metadata| metadata.is_file())
+    {
+        let _ = file.take(HEAD_BYTES).read_to_end(&mut head);
+    }
     head
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Everything comes from a seed: a failure names the seed and the number of the try, and `ORLOP_FUZZ_SEED` repeats it.
 
-mod attempt;
+pub(super) mod attempt;
 mod config;
 mod host;
 mod layout;

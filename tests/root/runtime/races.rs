@@ -16,6 +16,7 @@ use tests::{Output, World, output, write};
 use super::bundle::Bundle;
 use super::canary::Canary;
 use super::effort;
+use super::hostile::attempt::{End, attempt};
 use super::tmpfs::{Tmpfs, inodes};
 
 /// Two names of one directory.
@@ -303,4 +304,21 @@ fn an_exec_waits_for_nothing_and_leaves_no_root_whatever_is_exchanged() {
         done
     });
     canary.is_unchanged();
+}
+
+/// What was found to be a file may be a FIFO when it is opened.
+#[test]
+fn a_program_that_comes_and_goes_is_executed_or_not_and_never_waited_for() {
+    let world = World::enter();
+    let bundle = Bundle::new(&world, "true");
+    bundle.write_config();
+    output(world.command("mkfifo").arg(bundle.rootfs("bin/fifo"))).success();
+    let pairs =
+        [Pair::new(&bundle.rootfs("bin"), ["sh", "fifo"]), Pair::new(&bundle.rootfs("bin"), ["busybox", "fifo"])];
+    race("programs", &pairs, |_| {
+        let mut command = bundle.runtime();
+        command.arg("run").arg("--bundle").arg(&bundle.dir).arg(&bundle.id);
+        let (end, stdout) = attempt(command, &bundle.dir, 1).unwrap_or_else(|wrong| panic!("{wrong}"));
+        Output { code: i32::from(end == End::Refused), stdout, stderr: String::new() }
+    });
 }

@@ -11,7 +11,7 @@ use sys::process::{Pid, PidFd, Signal};
 
 /// What a call came to; all of it is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(in crate::runtime) enum End {
     /// The program ran, whatever it thought of its arguments.
     Ran,
     /// One clear message.
@@ -28,7 +28,7 @@ const LONGEST_MESSAGE: usize = 16 * 1024;
 ///
 /// # Errors
 /// A panic, a signal, a hang, silence or chatter.
-pub(super) fn attempt(mut command: Command, dir: &Path, failure: i32) -> Result<(End, String), String> {
+pub(in crate::runtime) fn attempt(mut command: Command, dir: &Path, failure: i32) -> Result<(End, String), String> {
     let [out, err] = ["out", "err"].map(|name| dir.join(name));
     command.stdin(Stdio::null()).stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
     let mut child = command.spawn().expect("start the runtime");
