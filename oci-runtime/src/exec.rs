@@ -92,7 +92,7 @@ fn enter_and_run(
     let join = Join {
         stdio: without_null(std::mem::take(&mut inputs.stdio))?,
         null: host::open_null()
-            .and_then(|null| sys::at::reopen(&null, sys::at::OFlag::O_RDWR).step(|| "open /dev/null".to_owned()))?,
+            .and_then(|null| procfs.reopen(&null, sys::at::OFlag::O_RDWR).step(|| "open /dev/null".to_owned()))?,
         plan,
         settings,
         target: first,
@@ -196,7 +196,7 @@ impl Join<'_> {
         }
         let more = [(Kind::User, maps.is_some()), (Kind::Time, own_time)];
         let more = more.into_iter().filter_map(|(kind, own)| own.then_some(kind));
-        let standing = init::enter(&plan, target, &null, more)?;
+        let standing = init::enter(&plan, target, &null, procfs, more)?;
         let prepared = init::prepare(&plan, &mut stdio, standing)?;
         init::keep_only(&settings, &prepared, channel)?;
         init::shed_capabilities(&plan, &settings)?;

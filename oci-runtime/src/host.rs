@@ -123,7 +123,7 @@ impl Host {
 impl Host {
     /// The null device, for reading and writing; its mode can't be changed through this fd.
     pub(crate) fn open_null(&self) -> sys::Result<OwnedFd> {
-        at::reopen(&self.null, OFlag::O_RDWR)
+        self.procfs.reopen(&self.null, OFlag::O_RDWR)
     }
 }
 

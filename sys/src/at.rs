@@ -8,7 +8,7 @@
 
 #![allow(unsafe_code, reason = "fchmodat2, utimensat with AT_EMPTY_PATH and the xattr calls are not in nix")]
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt::Display;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -196,14 +196,17 @@ pub fn fchmodat(directory: &impl AsFd, name: impl AsRef<OsStr>, mode: u32) -> Re
 }
 
 /// Sets the permissions of what `file` refers to, `O_PATH` included (fchmodat2(2) with `AT_EMPTY_PATH`; before
-/// Linux 6.6 chmod(2) on `/proc/self/fd`, proc_pid_fd(5)).
+/// Linux 6.6 fchmod(2), and for `O_PATH` chmod(2) on `/proc/self/fd`, proc_pid_fd(5)).
 pub fn fchmod(file: &impl AsFd, mode: u32) -> Result<()> {
     match fchmodat2(file, OsStr::new(""), mode, libc::AT_EMPTY_PATH) {
-        Err(Errno::ENOSYS) => {
-            let path = proc_path(file);
-            stat::fchmodat(fcntl::AT_FDCWD, path.as_c_str(), permissions(mode), stat::FchmodatFlags::FollowSymlink)
-                .map_err(|errno| Error::new("chmod", errno, format_args!("{}, {mode:#o}", fd(file))))
-        }
+        Err(Errno::ENOSYS) => match stat::fchmod(file, permissions(mode)) {
+            Err(Errno::EBADF) => {
+                let path = proc_path(file);
+                stat::fchmodat(fcntl::AT_FDCWD, path.as_c_str(), permissions(mode), stat::FchmodatFlags::FollowSymlink)
+                    .map_err(|errno| Error::new("chmod", errno, format_args!("{}, {mode:#o}", fd(file))))
+            }
+            result => result.map_err(|errno| Error::new("fchmod", errno, format_args!("{}, {mode:#o}", fd(file)))),
+        },
         result => result.map_err(|errno| {
             Error::new("fchmodat2", errno, format_args!("{}, \"\", {mode:#o}, AT_EMPTY_PATH", fd(file)))
         }),
@@ -247,13 +250,19 @@ fn set_times(directory: &impl AsFd, name: &OsStr, accessed: Timestamp, modified:
 }
 
 /// Sets an extended attribute of what `file` refers to, `O_PATH` and symbolic links included.
-// setxattr(2) on /proc/self/fd/N: fsetxattr(2) refuses O_PATH, and setxattrat(2) came with Linux 6.13 only.
 pub fn fsetxattr(file: &impl AsFd, name: impl AsRef<OsStr>, value: &[u8]) -> Result<()> {
-    let (path, name) = (proc_path(file), name.as_ref());
+    let name = name.as_ref();
     let attribute = crate::error::c_path("setxattr", Path::new(name))?;
-    // SAFETY: two NUL-terminated strings and a buffer of the length we name, all read only.
-    let done = unsafe { libc::setxattr(path.as_ptr(), attribute.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
-    Errno::result(done).map(drop).map_err(|errno| {
+    let (attribute, value_at) = (attribute.as_ptr(), value.as_ptr().cast());
+    let by_fd = |number| {
+        // SAFETY: a NUL-terminated string and a buffer of the length we name, both read only.
+        Errno::result(unsafe { libc::fsetxattr(number, attribute, value_at, value.len(), 0) })
+    };
+    let by_path = |path: &CStr| {
+        // SAFETY: as above, and one more NUL-terminated string.
+        Errno::result(unsafe { libc::setxattr(path.as_ptr(), attribute, value_at, value.len(), 0) })
+    };
+    by_fd_or_path(file, by_fd, by_path).map(drop).map_err(|errno| {
         Error::new("setxattr", errno, format_args!("{}, {}, {} bytes", fd(file), quoted(name), value.len()))
     })
 }
@@ -271,12 +280,19 @@ pub fn lsetxattr(
 /// The value of an extended attribute of what `file` refers to (`O_PATH` too), `None` if it has none of that name
 /// (getxattr(2)). At most 64 KiB, the kernel's own limit.
 pub fn fgetxattr(file: &impl AsFd, name: impl AsRef<OsStr>) -> Result<Option<Vec<u8>>> {
-    let (path, name) = (proc_path(file), name.as_ref());
+    let name = name.as_ref();
     let attribute = crate::error::c_path("getxattr", Path::new(name))?;
-    let mut value = vec![0; XATTR_MAX];
-    // SAFETY: two NUL-terminated strings; the kernel writes at most the length of `value` into it.
-    let length = unsafe { libc::getxattr(path.as_ptr(), attribute.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
-    match Errno::result(length) {
+    let mut value = vec![0_u8; XATTR_MAX];
+    let (attribute, value_at, room) = (attribute.as_ptr(), value.as_mut_ptr().cast(), value.len());
+    let by_fd = |number| {
+        // SAFETY: a NUL-terminated string; the kernel writes at most the length of `value` into it.
+        Errno::result(unsafe { libc::fgetxattr(number, attribute, value_at, room) })
+    };
+    let by_path = |path: &CStr| {
+        // SAFETY: as above, and one more NUL-terminated string.
+        Errno::result(unsafe { libc::getxattr(path.as_ptr(), attribute, value_at, room) })
+    };
+    match by_fd_or_path(file, by_fd, by_path) {
         Ok(length) => {
             value.truncate(usize::try_from(length).unwrap_or(0));
             Ok(Some(value))
@@ -288,22 +304,45 @@ pub fn fgetxattr(file: &impl AsFd, name: impl AsRef<OsStr>) -> Result<Option<Vec
 
 /// The names of the extended attributes of what `file` refers to, `O_PATH` included (listxattr(2)).
 pub fn flistxattr(file: &impl AsFd) -> Result<Vec<OsString>> {
-    let path = proc_path(file);
     let mut names = vec![0_u8; XATTR_MAX];
-    // SAFETY: a NUL-terminated string; the kernel writes at most the length of `names` into it.
-    let length = unsafe { libc::listxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
-    let length = Errno::result(length).map_err(|errno| Error::new("listxattr", errno, fd(file)))?;
+    let (names_at, room) = (names.as_mut_ptr().cast(), names.len());
+    // SAFETY: the kernel writes at most the length of `names` into it.
+    let by_fd = |number| Errno::result(unsafe { libc::flistxattr(number, names_at, room) });
+    // SAFETY: as above, and a NUL-terminated string.
+    let by_path = |path: &CStr| Errno::result(unsafe { libc::listxattr(path.as_ptr(), names_at, room) });
+    let length = by_fd_or_path(file, by_fd, by_path).map_err(|errno| Error::new("listxattr", errno, fd(file)))?;
     let names = names.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default();
     let names = names.split(|&byte| byte == 0).filter(|name| !name.is_empty());
     Ok(names.map(|name| OsString::from_vec(name.to_vec())).collect())
 }
 
+/// The f*xattr calls refuse `O_PATH` (EBADF), and setxattrat(2) and the others came with Linux 6.13 only; such an fd is named by
+/// `/proc/self/fd/N`.
+fn by_fd_or_path<T>(
+    file: &impl AsFd,
+    by_fd: impl FnOnce(i32) -> nix::Result<T>,
+    by_path: impl FnOnce(&CStr) -> nix::Result<T>,
+) -> nix::Result<T> {
+    match by_fd(file.as_fd().as_raw_fd()) {
+        Err(Errno::EBADF) => by_path(&proc_path(file)),
+        done => done,
+    }
+}
+
 /// `XATTR_SIZE_MAX` and `XATTR_LIST_MAX` of linux/limits.h.
 const XATTR_MAX: usize = 64 * 1024;
 
+/// The directory that an `O_PATH` fd refers to, now for reading; without the help of `/proc`.
+pub fn reopen_directory(directory: &impl AsFd) -> Result<OwnedFd> {
+    let how = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    retry(|| fcntl::openat(directory, ".", how, Mode::empty()))
+        .map_err(|errno| Error::new("openat", errno, format_args!("{}, \".\", {}", fd(directory), flags(how))))
+}
+
 /// Opens what an `O_PATH` fd refers to, now for reading or writing (open(2) on `/proc/self/fd/N`).
 ///
-/// The new fd is checked to be the same inode, so that a `/proc` that is not procfs can't give us another file.
+/// The new fd is checked to be the same inode, so that a `/proc` that is not procfs can't give us another file; but that one
+/// was opened then. A process that is in the mounts of a container takes [`ProcFd::reopen`](crate::procfs::ProcFd::reopen).
 pub fn reopen(file: &impl AsFd, how: OFlag) -> Result<OwnedFd> {
     let how = (how | OFlag::O_CLOEXEC) - OFlag::O_NOFOLLOW;
     let opened = retry(|| fcntl::open(proc_path(file).as_c_str(), how, Mode::empty()))

@@ -13,45 +13,45 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
 use crate::error::{Error, Result, fd, quoted};
+use crate::procfs::ProcFd;
 use crate::{Errno, at};
 
 /// How deep a tree may be: each level takes a few fds.
 const MAX_DEPTH: u32 = 256;
 
 /// Copies what is in `source`, and its own attributes, to the empty directory `target`. An extended attribute that the file
-/// system of `target` does not know is left out.
-pub fn copy_content(source: &impl AsFd, target: &impl AsFd) -> Result<()> {
-    let how = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
-    copy_directory(&at::reopen(source, how)?, &at::reopen(target, how)?, MAX_DEPTH)
+/// system of `target` does not know is left out. Files are opened through `procfs`.
+pub fn copy_content(source: &impl AsFd, target: &impl AsFd, procfs: &ProcFd) -> Result<()> {
+    copy_directory(&at::reopen_directory(source)?, &at::reopen_directory(target)?, procfs, MAX_DEPTH)
 }
 
-fn copy_directory(source: &OwnedFd, target: &OwnedFd, depth: u32) -> Result<()> {
+fn copy_directory(source: &OwnedFd, target: &OwnedFd, procfs: &ProcFd, depth: u32) -> Result<()> {
     if depth == 0 {
         return Err(Error::new("copy", Errno::ELOOP, fd(source)).with_detail(format!("deeper than {MAX_DEPTH}")));
     }
-    let listing = at::reopen(source, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+    let listing = at::reopen_directory(source)?;
     let mut entries = Dir::from_fd(listing).map_err(|errno| Error::new("fdopendir", errno, fd(source)))?;
     for entry in entries.iter() {
         let entry = entry.map_err(|errno| Error::new("getdents64", errno, fd(source)))?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name != "." && name != ".." {
-            copy_entry(source, target, name, depth)?;
+            copy_entry(source, target, name, procfs, depth)?;
         }
     }
     copy_attributes(source, target)
 }
 
-fn copy_entry(directory: &OwnedFd, target: &OwnedFd, name: &OsStr, depth: u32) -> Result<()> {
+fn copy_entry(directory: &OwnedFd, target: &OwnedFd, name: &OsStr, procfs: &ProcFd, depth: u32) -> Result<()> {
     let source = at::openat(directory, name, OFlag::O_PATH, 0)?;
     let stat = at::fstat(&source)?;
     match at::file_type(&stat) {
         SFlag::S_IFDIR => {
             let how = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
             at::mkdirat(target, name, 0o700)?;
-            copy_directory(&at::reopen(&source, how)?, &at::openat(target, name, how, 0)?, depth - 1)
+            copy_directory(&at::reopen_directory(&source)?, &at::openat(target, name, how, 0)?, procfs, depth - 1)
         }
         SFlag::S_IFREG => {
-            let from = at::reopen(&source, OFlag::O_RDONLY)?;
+            let from = procfs.reopen(&source, OFlag::O_RDONLY)?;
             let to = at::openat(target, name, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL, 0o600)?;
             let (mut from, mut to) = (File::from(from), File::from(to));
             std::io::copy(&mut from, &mut to).map_err(|error| Error::from_io("copy", &error, quoted(name)))?;
@@ -94,6 +94,11 @@ mod tests {
     use super::*;
     use crate::rootfd::RootFd;
 
+    /// The one that everybody has will do here.
+    fn procfs() -> ProcFd {
+        ProcFd::from_fd(File::open("/proc").unwrap().into()).unwrap()
+    }
+
     #[test]
     fn a_copy_has_what_the_tree_has_and_links_stay_links() {
         let dir = tempfile::tempdir().unwrap();
@@ -109,7 +114,7 @@ mod tests {
         nix::unistd::mkfifo(&from.join("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o604)).unwrap();
         let root = RootFd::open(dir.path()).unwrap();
         let open = |path: &str| root.open_path(Path::new(path)).unwrap();
-        copy_content(&open("/from"), &open("/to")).unwrap();
+        copy_content(&open("/from"), &open("/to"), &procfs()).unwrap();
         let mode = |path: &str| std::fs::symlink_metadata(to.join(path)).unwrap().mode();
         assert_eq!(std::fs::read(to.join("sub/file")).unwrap(), std::fs::read(from.join("sub/file")).unwrap());
         assert_eq!([mode("sub/file"), mode("sub"), mode("."), mode("fifo")], [0o104640, 0o41750, 0o40711, 0o10604]);
@@ -128,6 +133,6 @@ mod tests {
         std::fs::create_dir(dir.path().join("to")).unwrap();
         let root = RootFd::open(dir.path()).unwrap();
         let open = |path: &str| root.open_path(Path::new(path)).unwrap();
-        assert!(copy_content(&open("/from"), &open("/to")).unwrap_err().is(Errno::ELOOP));
+        assert!(copy_content(&open("/from"), &open("/to"), &procfs()).unwrap_err().is(Errno::ELOOP));
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{OFlag, ResolveFlag};
 use nix::sys::stat::Mode;
 
-use crate::error::{Error, Result, fd, quoted};
+use crate::error::{Error, Result, fd, flags, quoted, retry};
 use crate::fs::write_once;
 use crate::mount::{Fs, MountFlags, filesystem_magic};
 use crate::process::{Pid, Stat};
@@ -89,11 +89,15 @@ impl ProcFd {
     pub fn own_namespace(&self, name: &str) -> Result<OwnedFd> {
         let how = OFlag::O_PATH | OFlag::O_DIRECTORY;
         let directory = self.open_path(Path::new("thread-self/ns"), how, ResolveFlag::empty())?;
-        let name = at::component("openat", &directory, OsStr::new(name))?;
-        let how = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        // The one magic link that is followed: it is of a procfs that is ours alone.
-        nix::fcntl::openat(&directory, name, how, Mode::empty())
-            .map_err(|errno| Error::new("openat", errno, format_args!("{}, {}", fd(&directory), quoted(name))))
+        follow(&directory, at::component("openat", &directory, OsStr::new(name))?, OFlag::O_RDONLY)
+    }
+
+    /// Opens what an `O_PATH` fd of ours refers to, now for reading or writing, as [`at::reopen`] does; for a process whose own
+    /// `/proc` is not to be trusted, or does not show it.
+    pub fn reopen(&self, file: &impl AsFd, how: OFlag) -> Result<OwnedFd> {
+        let directory =
+            self.open_path(Path::new("self/fd"), OFlag::O_PATH | OFlag::O_DIRECTORY, ResolveFlag::empty())?;
+        follow(&directory, OsStr::new(&crate::fd::number(file).to_string()), how - OFlag::O_NOFOLLOW)
     }
 
     /// The content of `path` in this procfs (`self/status`, `42/cgroup`), at most 1 MiB.
@@ -146,6 +150,14 @@ impl ProcFd {
     fn open_path(&self, path: &Path, how: OFlag, more: ResolveFlag) -> Result<OwnedFd> {
         openat2(self, path, how, SAFE | more)
     }
+}
+
+/// Opens what a magic link leads to: only these are followed, and they are of a procfs that is ours alone.
+fn follow(directory: &OwnedFd, name: &OsStr, how: OFlag) -> Result<OwnedFd> {
+    let how = how | OFlag::O_CLOEXEC;
+    retry(|| nix::fcntl::openat(directory, name, how, Mode::empty())).map_err(|errno| {
+        Error::new("openat", errno, format_args!("{}, {}, {}", fd(directory), quoted(name), flags(how)))
+    })
 }
 
 const SAFE: ResolveFlag =

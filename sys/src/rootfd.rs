@@ -102,8 +102,13 @@ impl RootFd {
     }
 
     /// The *regular* file `path` for reading; anything else is EINVAL and is not opened, so no FIFO blocks us and no
-    /// device notices.
+    /// device notices. Opens by `/proc`, as [`at::reopen`]: not for a process in a container's mounts.
     pub fn open_read(&self, path: &Path) -> Result<File> {
+        Ok(File::from(at::reopen(&self.open_path_regular(path)?, OFlag::O_RDONLY | OFlag::O_NOCTTY)?))
+    }
+
+    /// An `O_PATH` handle to the *regular* file `path`, to be reopened; anything else is EINVAL.
+    pub fn open_path_regular(&self, path: &Path) -> Result<OwnedFd> {
         let handle = self.open_path(path)?;
         let kind = at::file_type(&at::fstat(&handle)?);
         if kind != SFlag::S_IFREG {
@@ -111,7 +116,7 @@ impl RootFd {
             let detail = format!("not a regular file but {}", flags(kind));
             return Err(Error::new("openat2", Errno::EINVAL, arguments).with_detail(detail));
         }
-        Ok(File::from(at::reopen(&handle, OFlag::O_RDONLY | OFlag::O_NOCTTY)?))
+        Ok(handle)
     }
 
     /// The content of the regular file `path`; EFBIG if it is longer than `max` bytes.
@@ -253,8 +258,8 @@ impl RootFd {
         Ok(File::from(at::openat(&parent, name, how, mode)?))
     }
 
-    /// An `O_PATH` handle to `path`; if nothing is there, an empty regular file is made, with the directories above it
-    /// (`mode` for the file, `0o755` for them): the target of a bind mount. Dangling links as in
+    /// A handle to `path`, to be mounted on; if nothing is there, an empty regular file is made, with the directories above it
+    /// (`mode` for the file, `0o755` for them). It is `O_PATH`, but for a file that was made. Dangling links as in
     /// [`mkdir_all`](Self::mkdir_all). What exists may be of any type.
     pub fn ensure_file(&self, path: &Path, mode: u32) -> Result<OwnedFd> {
         let mut path = path.to_owned();
@@ -268,10 +273,9 @@ impl RootFd {
             };
             let parent_path = path.parent().unwrap_or(Path::new(""));
             let parent = self.mkdir_all(parent_path, 0o755)?;
-            match at::openat(&parent, name, OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY, mode) {
-                Ok(file) => return at::reopen(&file, OFlag::O_PATH),
+            match at::openat(&parent, name, OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDONLY, mode) {
                 Err(error) if error.is(Errno::EEXIST) => {}
-                Err(error) => return Err(error),
+                made => return made,
             }
             // Something is there now. A link that leads nowhere: continue at its target. Anything else: open it.
             match at::readlinkat(&parent, name) {

@@ -39,7 +39,7 @@ pub(crate) fn label_program(plan: &ProcessPlan, procfs: &ProcFd) -> Result<(), E
 pub(super) fn label_queues(plan: &Plan, mount: &MountPlan, made: &OwnedFd) -> sys::Result<()> {
     match (&mount.kind, &plan.mount_label) {
         (MountKind::Filesystem { fstype, .. }, Some(label)) if fstype == "mqueue" => {
-            sys::at::fsetxattr(made, "security.selinux", label.as_bytes())
+            sys::at::fsetxattr(&sys::at::reopen_directory(made)?, "security.selinux", label.as_bytes())
         }
         _ => Ok(()),
     }

@@ -106,7 +106,7 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     }
     process::make_working_directory(&plan.process, &root)?;
     // The last looks at the image from outside it.
-    let home = process::home(&plan.process, &root);
+    let home = process::home(&plan.process, &root, &init.host.procfs)?;
     let null = init.host.open_null().and_then(|null| dev::open_null(&root, &null));
     let null = null.step(|| "open the null device".to_owned())?;
     mounts::make_read_only(&mounted, &root)?;

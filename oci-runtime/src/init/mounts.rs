@@ -10,6 +10,7 @@ use std::path::Path;
 use sys::Errno;
 use sys::at::{self, SFlag};
 use sys::mount::{Attr, Fs, MountFlags, filesystem_magic, mount_setattr, move_mount};
+use sys::procfs::ProcFd;
 use sys::rootfd::RootFd;
 
 use super::{cgroup_mount, labels};
@@ -77,7 +78,7 @@ pub(super) fn make_all<'a>(
                 let there = there.ok_or_else(|| Error::Refused(format!("{stage}: nothing was mounted there")))?;
                 remount(there, mount, parameters.as_deref()).step(|| stage.clone()).map(|()| None)?
             }
-            _ => make(mount, source, root, &stage)?,
+            _ => make(mount, source, root, &host.procfs, &stage)?,
         };
         if let Some(made) = &made {
             labels::label_queues(plan, mount, made).step(|| stage)?;
@@ -103,7 +104,13 @@ fn describe(mount: &MountPlan) -> String {
 }
 
 /// Makes and attaches one; the new mount, where a later step needs it.
-fn make(mount: &MountPlan, from_host: &Source, root: &RootFd, stage: &str) -> Result<Option<OwnedFd>, Error> {
+fn make(
+    mount: &MountPlan,
+    from_host: &Source,
+    root: &RootFd,
+    procfs: &ProcFd,
+    stage: &str,
+) -> Result<Option<OwnedFd>, Error> {
     let step = || stage.to_owned();
     match (&mount.kind, from_host) {
         (_, Source::Bind(bind)) => attach_bind(bind, mount, root, stage).map(|()| None),
@@ -119,11 +126,19 @@ fn make(mount: &MountPlan, from_host: &Source, root: &RootFd, stage: &str) -> Re
         (MountKind::Bind { .. } | MountKind::Cgroup | MountKind::Remount { .. }, Source::None) => {
             Err(Error::Refused(format!("{stage}: its source was not opened")))
         }
-        (MountKind::Filesystem { fstype, .. }, Source::None) => make_filesystem(fstype, mount, root, stage).map(Some),
+        (MountKind::Filesystem { fstype, .. }, Source::None) => {
+            make_filesystem(fstype, mount, root, procfs, stage).map(Some)
+        }
     }
 }
 
-fn make_filesystem(fstype: &str, mount: &MountPlan, root: &RootFd, stage: &str) -> Result<OwnedFd, Error> {
+fn make_filesystem(
+    fstype: &str,
+    mount: &MountPlan,
+    root: &RootFd,
+    procfs: &ProcFd,
+    stage: &str,
+) -> Result<OwnedFd, Error> {
     let step = || stage.to_owned();
     let existed = matches!(root.find(&mount.target), Ok(Some(_)));
     let target = match fstype {
@@ -138,16 +153,18 @@ fn make_filesystem(fstype: &str, mount: &MountPlan, root: &RootFd, stage: &str) 
     let mode = mode.map(|mode| Parameter::Value("mode".to_owned(), format!("{mode:o}")));
     let made = filesystem::make(mount, mode.as_slice()).step(step)?;
     if mount.copy_up && existed {
-        copy_up(mount, &target, &made).step(|| format!("{stage}: copy what the image has there"))?;
+        copy_up(mount, &target, &made, procfs).step(|| format!("{stage}: copy what the image has there"))?;
     }
     move_mount(&made, &target).step(step)?;
     Ok(made)
 }
 
 /// Copies from what the mount will cover; an owner or mode that the config names stays the tmpfs's own.
-fn copy_up(mount: &MountPlan, covered: &OwnedFd, made: &OwnedFd) -> sys::Result<()> {
+fn copy_up(mount: &MountPlan, covered: &OwnedFd, made: &OwnedFd, procfs: &ProcFd) -> sys::Result<()> {
+    // Not by its O_PATH fd, which some kernels change modes of through `/proc` only.
+    let made = &at::reopen_directory(made)?;
     let before = at::fstat(made)?;
-    sys::copy::copy_content(covered, made)?;
+    sys::copy::copy_content(covered, made, procfs)?;
     let MountKind::Filesystem { parameters, .. } = &mount.kind else { return Ok(()) };
     let named = |name: &str| parameters.iter().any(|known| matches!(known, Parameter::Value(key, _) if key == name));
     let after = at::fstat(made)?;

@@ -101,16 +101,27 @@ pub(super) fn make_working_directory(plan: &ProcessPlan, root: &RootFd) -> Resul
     }
 }
 
-/// `HOME` of the user, from the container's passwd; `/` without one.
-pub(crate) fn home(plan: &ProcessPlan, root: &RootFd) -> Option<CString> {
+/// `HOME` of the user, from the container's passwd; `/` without one that can be read. Through `procfs`: whose `/proc` this is,
+/// nobody knows.
+pub(crate) fn home(plan: &ProcessPlan, root: &RootFd, procfs: &ProcFd) -> Result<Option<CString>, Error> {
     /// Longer than any real one; a gigantic passwd is an attack on our memory (CVE-2026-47262).
     const MAX_PASSWD: u64 = 10 << 20;
     if plan.env.iter().any(|entry| entry.to_bytes().starts_with(b"HOME=")) {
-        return None;
+        return Ok(None);
     }
-    let passwd = root.read_bounded(Path::new("/etc/passwd"), MAX_PASSWD).unwrap_or_default();
+    let passwd = match root.open_path_regular(Path::new("/etc/passwd")) {
+        Ok(passwd) => match procfs.reopen(&passwd, OFlag::O_RDONLY | OFlag::O_NOCTTY) {
+            // A file of somebody whom the container's user namespace does not know.
+            Err(error) if error.is(Errno::EACCES) => Vec::new(),
+            opened => {
+                let opened = opened.step(|| "open the container's /etc/passwd".to_owned())?;
+                sys::fd::read_bounded(&opened, MAX_PASSWD).unwrap_or_default()
+            }
+        },
+        Err(_) => Vec::new(),
+    };
     let home = home_in(&passwd, plan.uid).unwrap_or(b"/");
-    CString::new([b"HOME=", home].concat()).ok()
+    Ok(CString::new([b"HOME=", home].concat()).ok())
 }
 
 /// Field 6 of the first line whose field 3 is the id (passwd(5)).
@@ -130,6 +141,7 @@ pub(crate) fn enter(
     plan: &ProcessPlan,
     target: &PidFd,
     null: &OwnedFd,
+    procfs: &ProcFd,
     more: impl Iterator<Item = Kind>,
 ) -> Result<Standing, Error> {
     // One call for all of them: no moment in which we are half inside.
@@ -145,7 +157,7 @@ pub(crate) fn enter(
         false => None,
     };
     let null = dev::open_null(&root, null).step(|| "open the null device".to_owned())?;
-    let home = home(plan, &root);
+    let home = home(plan, &root, procfs)?;
     Ok(Standing { root, home, null, console, fifo: None, before_program: None })
 }
 

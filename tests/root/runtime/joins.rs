@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 use tests::{World, eventually, output, write};
 
@@ -96,6 +98,44 @@ fn a_container_in_the_runtimes_mount_namespace_leaves_no_mount_there() {
     assert!(!told.stdout.contains("home"), "the host's root: {told:?}");
     assert_eq!(during, before);
     assert!(exec.stderr.contains("shares its mount namespace with the runtime"), "{exec:?}");
+}
+
+/// A process of the host's PID namespace that opens a path of the container's `/proc` waits for a writer that never comes.
+#[test]
+fn an_exec_opens_nothing_of_what_stands_at_the_containers_proc() {
+    let world = World::enter();
+    let mut bundle = Bundle::new(&world, "touch /ready; sleep 100");
+    bundle.config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/proc");
+    bundle.set("/linux/maskedPaths", json!([]));
+    let fds = bundle.rootfs("proc/self/fd");
+    fs::create_dir_all(&fds).unwrap();
+    for number in 3..80 {
+        mkfifo(&fds.join(number.to_string()), Mode::S_IRWXU).unwrap();
+    }
+    let _running = bundle.start();
+    let mut exec = world.command("timeout");
+    exec.arg("20").arg(bundle.runtime().get_program()).args(bundle.runtime().get_args());
+    exec.args(["exec", &bundle.id, "sh", "-c", "echo $HOME"]);
+    assert_eq!(output(&mut exec).success(), "/root\n");
+}
+
+#[test]
+fn the_mount_namespace_of_another_container_is_joined_by_a_process_that_its_proc_does_not_show() {
+    let world = World::enter();
+    let first = Bundle::new(&world, "touch /ready; sleep 100");
+    let running = first.start();
+    let mut second = Bundle::new(&world, "echo $HOME; cat /new/file /filled/kept; stat -c %F /dev/null");
+    let file = second.dir.join("file");
+    write(&file, "bound\n");
+    fs::create_dir(second.rootfs("filled")).unwrap();
+    write(&second.rootfs("filled/kept"), "kept\n");
+    let path = format!("/proc/{}/ns/mnt", running.pid());
+    second.set("/linux/namespaces/0", json!({"type": "mount", "path": path}));
+    second.mount(json!({"destination": "/new/file", "type": "bind", "source": file, "options": ["bind", "ro"]}));
+    second.mount(
+        json!({"destination": "/filled", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "mode=700"]}),
+    );
+    assert_eq!(second.run().success(), "/root\nbound\nkept\ncharacter special file\n");
 }
 
 #[test]

@@ -128,6 +128,16 @@ fn home_comes_from_the_containers_passwd_unless_it_is_set() {
 }
 
 #[test]
+fn an_exec_has_the_home_of_its_user_too() {
+    let world = World::enter();
+    let bundle = Bundle::new(&world, WAIT);
+    let running = bundle.start();
+    assert_eq!(running.exec("echo $HOME", json!({})).success(), "/root\n");
+    let user = json!({"user": {"uid": 1000, "gid": 100}});
+    assert_eq!(running.exec("echo $HOME", user).success(), "/home/web\n");
+}
+
+#[test]
 fn the_working_directory_is_made_and_entered() {
     let world = World::enter();
     let mut bundle = Bundle::new(&world, "pwd");
