@@ -83,9 +83,18 @@ fn make_node(device: &Device, made: Option<(&OwnedFd, usize)>, parent: &OwnedFd,
     }
 }
 
-/// Onto an empty file, which nobody else has made.
+/// Onto an empty file, or the file that is there: of an earlier start in the same root, or of the image.
 fn bind_node(nodes: &OwnedFd, index: usize, parent: &OwnedFd, name: &Path) -> sys::Result<()> {
-    let target = at::openat(parent, name, OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY, 0o600)?;
+    let target = match at::openat(parent, name, OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY, 0o600) {
+        Err(error) if error.is(Errno::EEXIST) => {
+            let there = at::openat(parent, name, OFlag::O_PATH, 0)?;
+            match at::file_type(&at::fstat(&there)?) {
+                SFlag::S_IFREG => there,
+                _ => return Err(error),
+            }
+        }
+        made => made?,
+    };
     let node = open_tree(nodes, Path::new(&index.to_string()), OpenTree::CLONE | OpenTree::SYMLINK_NOFOLLOW)?;
     move_mount(&node, &target)
 }

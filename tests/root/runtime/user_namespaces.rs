@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::{World, eventually, output};
+use tests::{World, eventually, output, write};
 
 use super::bundle::{Bundle, message};
 
@@ -94,6 +94,19 @@ fn devices_have_the_owners_and_modes_of_the_config_and_are_not_the_hosts() {
         "/dev/null 666 0:0 1:3\n/dev/tty 666 0:0 5:0\n/dev/alias 640 5:6 1:3\nfifo 600\n600\nwritten\n"
     );
     assert_eq!(fs::metadata("/dev/zero").unwrap().mode(), mode);
+}
+
+#[test]
+fn devices_on_the_root_itself_are_there_at_each_start_whatever_file_the_image_has_for_them() {
+    let world = World::enter();
+    let mut bundle = bundle(&world, "stat -c '%n %t:%T' /dev/null /dev/zero /opt/alias");
+    bundle.config["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] == "/proc");
+    bundle.set("/linux/devices", json!([{"path": "/opt/alias", "type": "c", "major": 1, "minor": 3}]));
+    write(&bundle.rootfs("dev/zero"), "of the image");
+    for _ in 0..2 {
+        assert_eq!(bundle.run().success(), "/dev/null 1:3\n/dev/zero 1:5\n/opt/alias 1:3\n");
+    }
+    assert_eq!(fs::read_to_string(bundle.rootfs("dev/zero")).unwrap(), "of the image");
 }
 
 #[test]
