@@ -245,9 +245,9 @@ struct Running {
 }
 
 impl Running {
-    /// Until it has ended, however long others hold its streams open. `None` if it had to be killed.
+    /// Until it has ended, however long others hold its streams open and whatever they write. `None` if it had to be killed.
     fn wait(&mut self, timeout: Option<Duration>) -> sys::Result<Option<Exit>> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let deadline = sys::poll::deadline(timeout);
         loop {
             let mut files = vec![(self.pidfd.as_fd(), Interest::READ)];
             files
@@ -259,7 +259,7 @@ impl Running {
             if ended {
                 return self.pidfd.wait().map(Some);
             }
-            if ready.iter().all(|ready| ready.is_empty()) {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 self.pidfd.send_signal(Signal::SIGKILL)?;
                 return self.pidfd.wait().map(|_| None);
             }
@@ -279,10 +279,12 @@ impl Output {
         Output { file: Some(file.into()), end: Vec::new() }
     }
 
-    /// What is there.
+    /// What is there, a pipe of it at most: who writes without end must not keep us from looking at anything else.
     fn take(&mut self) {
+        const PIPE: usize = 65_536;
         let mut buffer = [0; KEPT_OUTPUT];
-        while let Some(file) = &mut self.file {
+        for _ in 0..PIPE / KEPT_OUTPUT {
+            let Some(file) = &mut self.file else { return };
             match file.read(&mut buffer) {
                 Ok(length @ 1..) => {
                     self.end.extend_from_slice(&buffer[..length]);
@@ -308,5 +310,36 @@ fn words(exit: Exit) -> String {
             let core = if core_dumped { " (core dumped)" } else { "" };
             format!("signal: {signal}{core}")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More output than anybody can read.
+    fn endless() -> Output {
+        Output::new(File::open("/dev/zero").expect("the zero device").into())
+    }
+
+    #[expect(clippy::zombie_processes, reason = "it is reaped by its pidfd")]
+    fn running(program: &str, argument: &str) -> Running {
+        let child = std::process::Command::new(program).arg(argument).spawn().expect("a process");
+        let pidfd = PidFd::open(Pid::from_raw(child.id() as i32)).expect("its pidfd");
+        Running { pidfd, outputs: [endless(), endless(), endless()] }
+    }
+
+    #[test]
+    fn a_hook_is_killed_at_its_deadline_however_much_it_writes() {
+        let begun = Instant::now();
+        let ended = running("sleep", "100").wait(Some(Duration::from_millis(50))).unwrap();
+        assert_eq!(ended, None);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn a_hook_is_over_when_it_ends_however_much_its_children_write() {
+        let ended = running("sleep", "0").wait(None).unwrap();
+        assert_eq!(ended, Some(Exit::Code(0)));
     }
 }

@@ -49,7 +49,7 @@ impl Interest {
 /// Waits until something happens to one of `files` or `timeout` is over, and returns what, in their order; all empty after the
 /// timeout. `None` waits for ever. Interrupting signals don't prolong it (poll(2)).
 pub fn poll(files: &[(BorrowedFd<'_>, Interest)], timeout: Option<Duration>) -> Result<Vec<Interest>> {
-    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    let deadline = deadline(timeout);
     let mut raw: Vec<PollFd<'_>> =
         files.iter().map(|(file, interest)| PollFd::new(*file, interest.to_poll())).collect();
     loop {
@@ -69,6 +69,11 @@ fn happened(events: Option<PollFlags>) -> Interest {
     let rows = Interest::TABLE.iter().filter(|row| events.contains(row.2));
     let closed = if events.contains(PollFlags::POLLNVAL) { Interest::ERROR } else { Interest::empty() };
     rows.fold(closed, |set, row| set | row.0)
+}
+
+/// When a wait that begins now is over; `None` if it has no end, or one that the clock can't count to.
+pub fn deadline(timeout: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(timeout?)
 }
 
 /// Milliseconds from now to the deadline, rounded up so that a wait never ends early and spins; -1 for none.
@@ -120,7 +125,7 @@ impl Poller {
     /// Waits until something happens or `timeout` is over, and puts what into `events`, which is emptied first: at most 64 at a
     /// time. `None` waits for ever. An interrupting signal ends the wait early, with no events.
     pub fn wait(&self, events: &mut Vec<Event>, timeout: Option<Duration>) -> Result<()> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let deadline = deadline(timeout);
         let left = EpollTimeout::try_from(milliseconds_until(deadline)).unwrap_or(EpollTimeout::MAX);
         let mut raw = [EpollEvent::empty(); 64];
         events.clear();
@@ -185,6 +190,20 @@ mod tests {
         let events = poll(&[(read.as_fd(), Interest::READ)], Some(Duration::from_micros(1500))).unwrap();
         assert_eq!(events, [Interest::empty()]);
         assert!(begin.elapsed() >= Duration::from_micros(1500));
+    }
+
+    #[test]
+    fn a_timeout_beyond_what_the_clock_counts_is_none() {
+        let (read, write) = crate::fd::pipe().unwrap();
+        File::from(write).write_all(b"x").unwrap();
+        let endless = Some(Duration::MAX);
+        let ready = poll(&[(read.as_fd(), Interest::READ)], endless).unwrap();
+        assert!(ready[0].contains(Interest::READ));
+        let poller = Poller::new().unwrap();
+        poller.add(&read, 7, Interest::READ).unwrap();
+        let mut events = Vec::new();
+        poller.wait(&mut events, endless).unwrap();
+        assert_eq!(events.len(), 1);
     }
 
     #[test]

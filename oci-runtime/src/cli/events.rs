@@ -81,13 +81,13 @@ pub(crate) fn events(store: &Store<'_>, flags: &Flags, log: &mut Log) -> Result<
     }
     let process = container.process().open()?;
     let mut memory = cgroup.oom_watch()?.map(Shortage::new).transpose()?;
-    let mut next = Instant::now() + flags.interval;
+    let mut next = sys::poll::deadline(Some(flags.interval));
     loop {
         let mut files = vec![(process.as_fd(), Interest::READ)];
         files.extend(memory.as_ref().map(|shortage| (shortage.watch.as_fd(), Interest::READ)));
         let looks_again = memory.as_ref().and_then(|shortage| shortage.look_at);
-        let wake = looks_again.map_or(next, |look| look.min(next));
-        let ready = sys::poll::poll(&files, Some(wake.saturating_duration_since(Instant::now())))?;
+        let wake = looks_again.into_iter().chain(next).min();
+        let ready = sys::poll::poll(&files, wake.map(|wake| wake.saturating_duration_since(Instant::now())))?;
         if let Some(shortage) = &mut memory {
             let told = ready.get(1).is_some_and(|ready| !ready.is_empty());
             for _ in 0..shortage.new_kills(told)? {
@@ -100,8 +100,8 @@ pub(crate) fn events(store: &Store<'_>, flags: &Flags, log: &mut Log) -> Result<
         if !ready[0].is_empty() {
             return Ok(());
         }
-        if Instant::now() >= next {
-            next += flags.interval;
+        if let Some(due) = next.filter(|next| Instant::now() >= *next) {
+            next = due.checked_add(flags.interval);
             match stats(&cgroup) {
                 Ok(data) => print(&Event { kind: "stats", id: &flags.id, data: Some(data) })?,
                 Err(error) => log.warn(&error.to_string()),

@@ -379,6 +379,17 @@ fn a_hook_that_takes_too_long_is_killed_and_named() {
     }
 }
 
+/// More seconds than a clock can count.
+#[test]
+fn a_hook_may_have_any_time_that_the_config_can_say() {
+    let world = World::enter();
+    let mut hooked = Hooked::new(&world, "true");
+    for kind in KINDS {
+        hooked.add(kind, json!({"args": ["true"], "timeout": i64::MAX}));
+    }
+    hooked.bundle.run().success();
+}
+
 #[test]
 fn a_hook_whose_children_keep_its_output_open_is_over_when_it_ends() {
     let world = World::enter();
