@@ -66,6 +66,13 @@ const MOST_PROGRAMS: usize = 64;
 /// What the verifier may say about a program that it refuses.
 const LOG_BYTES: usize = 64 * 1024;
 
+// Padding is what was on the stack, and the kernel reads every byte that it is told of: it takes it for a newer field, or
+// refuses what is not zero behind the last one that it knows (EINVAL). So no arguments have any.
+const _: () = assert!(size_of::<LoadArguments>() == 8 * 4 + 3 * 8 + 16);
+const _: () = assert!(size_of::<AttachArguments>() == 6 * 4);
+const _: () = assert!(size_of::<QueryArguments>() == 6 * 4 + 5 * 8);
+const _: () = assert!(size_of::<IdArguments>() == 4 * 4);
+
 /// `union bpf_attr` of `BPF_PROG_LOAD`.
 #[repr(C, align(8))]
 struct LoadArguments {
@@ -92,6 +99,8 @@ struct AttachArguments {
     attach_type: u32,
     flags: u32,
     replaced: u32,
+    /// Where among the others (Linux 6.6); cgroup programs take none.
+    relative: u32,
 }
 
 /// `union bpf_attr` of `BPF_PROG_QUERY`, whole: kernels that know the last field write to it whatever size they are told.
@@ -118,6 +127,7 @@ struct IdArguments {
     id: u32,
     next: u32,
     flags: u32,
+    token: u32,
 }
 
 impl Program {
@@ -157,6 +167,7 @@ impl Program {
             attach_type: CGROUP_DEVICE,
             flags: how.bits(),
             replaced: replaced.map_or(0, |program| number(&program.0)),
+            relative: 0,
         };
         // SAFETY: the arguments hold no pointers.
         let attached = unsafe { bpf(PROG_ATTACH, &mut arguments) };
@@ -255,7 +266,7 @@ mod tests {
         assert_eq!(size_of::<Instruction>(), 8);
         assert_eq!(size_of::<LoadArguments>(), 72);
         assert_eq!(std::mem::offset_of!(LoadArguments, name), 48);
-        assert_eq!(std::mem::offset_of!(AttachArguments, replaced), 16);
+        assert_eq!(std::mem::offset_of!(AttachArguments, relative), 20);
         assert_eq!(std::mem::offset_of!(QueryArguments, count), 24);
         assert_eq!(std::mem::offset_of!(QueryArguments, revision), 56);
     }
