@@ -89,6 +89,16 @@ fn verify(node: &impl AsFd, what: &str, expected: impl Fn(u64, u64) -> bool) -> 
     Err(Error::new("fstat", Errno::ENODEV, fd(node)).with_detail(detail))
 }
 
+/// Opens a terminal once more, for writes that never wait: O_NONBLOCK on `terminal` itself would be everybody's who shares it.
+/// ENXIO for a master, of which opening makes a new one; EACCES where the terminal is another user's (after su(1)).
+pub fn reopen_nonblocking(terminal: &impl AsFd) -> Result<OwnedFd> {
+    let device = at::fstat(terminal)?.st_rdev;
+    if at::device_parts(device) == PTMX {
+        return Err(Error::new("open", Errno::ENXIO, fd(terminal)).with_detail("the master of a terminal"));
+    }
+    at::reopen(terminal, OFlag::O_WRONLY | OFlag::O_NOCTTY | OFlag::O_NONBLOCK)
+}
+
 /// Sets the size and tells the programs on it (`TIOCSWINSZ`, SIGWINCH). Works on either end.
 pub fn set_size(terminal: &impl AsFd, size: Size) -> Result<()> {
     let raw = libc::winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
@@ -161,6 +171,18 @@ mod tests {
         File::from(pty.peer.try_clone().unwrap()).read_exact(&mut line).unwrap();
         assert_eq!(&line, b"key\n");
         assert!(crate::fd::is_cloexec(&pty.master).unwrap() && crate::fd::is_cloexec(&pty.peer).unwrap());
+    }
+
+    #[test]
+    fn a_terminal_that_is_opened_once_more_does_not_wait_and_the_first_one_does() {
+        let pty = open(&host_devpts()).unwrap();
+        let again = reopen_nonblocking(&pty.peer).unwrap();
+        assert!(reopen_nonblocking(&pty.master).unwrap_err().is(Errno::ENXIO));
+        let mut terminal = File::from(again);
+        let full = (0..1000).find_map(|_| terminal.write(&[b'x'; 4096]).err()).expect("a full terminal");
+        assert_eq!(full.kind(), std::io::ErrorKind::WouldBlock);
+        let how = nix::fcntl::fcntl(&pty.peer, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+        assert!(!OFlag::from_bits_retain(how).contains(OFlag::O_NONBLOCK));
     }
 
     #[test]

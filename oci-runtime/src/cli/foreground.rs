@@ -1,10 +1,12 @@
 //! Standing in for a process that was not detached: its streams are copied, signals passed on, its exit code ours.
 //!
 //! The process gets pipes, or a terminal of its own, never our fds: what a container holds of the host's terminal it
-//! could type into. One loop does it all; no write in it can wait, because it is only made after the fd said so, in
-//! pieces that a pipe takes whole (pipe(7), `PIPE_BUF`).
+//! could type into. One loop does it all, and no write in it may wait: signals would, too, and a process that writes
+//! before it reads on would for ever. A pipe that says that it is writable takes a piece whole (pipe(7), `PIPE_BUF`). A
+//! terminal says so for a single byte, so terminals are written to without blocking, or by single bytes.
 
-use std::io::{IsTerminal, Read, Write};
+use std::fs::File;
+use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -44,8 +46,8 @@ impl Foreground {
             (sys::fd::pipe()?, sys::fd::pipe()?, sys::fd::pipe()?);
         let channels = vec![
             Channel::new(own(std::io::stdin().as_fd())?, to_stdin, Direction::In),
-            Channel::new(from_stdout, own(std::io::stdout().as_fd())?, Direction::Out),
-            Channel::new(from_stderr, own(std::io::stderr().as_fd())?, Direction::Out),
+            Channel::to_host(from_stdout, std::io::stdout().as_fd())?,
+            Channel::to_host(from_stderr, std::io::stderr().as_fd())?,
         ];
         let stdio = StdioFds { stdin: Some(stdin), stdout: Some(stdout), stderr: Some(stderr) };
         Ok((Foreground { signals, channels, ear: None }, stdio))
@@ -60,16 +62,9 @@ impl Foreground {
     pub(crate) fn attend(mut self, pid: i32, process: Process, console: Option<OwnedFd>) -> Result<u8, Error> {
         let terminal = console.map(Terminal::attach).transpose()?;
         if let Some(terminal) = &terminal {
-            self.channels.push(Channel::new(
-                own(std::io::stdin().as_fd())?,
-                own(terminal.master.as_fd())?,
-                Direction::In,
-            ));
-            self.channels.push(Channel::new(
-                own(terminal.master.as_fd())?,
-                own(std::io::stdout().as_fd())?,
-                Direction::Out,
-            ));
+            let master = || own(terminal.master.as_fd());
+            self.channels.push(Channel::new(own(std::io::stdin().as_fd())?, master()?, Direction::In));
+            self.channels.push(Channel::to_host(master()?, std::io::stdout().as_fd())?);
         }
         let mut ended: Option<Exit> = None;
         let mut heard = Instant::now();
@@ -134,7 +129,7 @@ fn reap(pid: i32) -> Result<Option<Exit>, Error> {
     Ok(ended)
 }
 
-fn own(stream: BorrowedFd<'_>) -> Result<std::fs::File, Error> {
+fn own(stream: BorrowedFd<'_>) -> Result<File, Error> {
     let copy = stream.try_clone_to_owned().map_err(|error| format!("duplicate a standard stream: {error}"))?;
     Ok(copy.into())
 }
@@ -151,17 +146,29 @@ enum Direction {
 /// One stream on its way from one fd to another.
 struct Channel {
     /// `None` after its end.
-    from: Option<std::fs::File>,
+    from: Option<File>,
     /// `None` once nobody takes it any more.
-    to: Option<std::fs::File>,
+    to: Option<File>,
     /// Read but not written yet.
     pending: Vec<u8>,
+    /// As much as `to` takes at once without a wait, once it is writable.
+    piece: usize,
     direction: Direction,
 }
 
 impl Channel {
-    fn new(from: impl Into<std::fs::File>, to: impl Into<std::fs::File>, direction: Direction) -> Channel {
-        Channel { from: Some(from.into()), to: Some(to.into()), pending: Vec::new(), direction }
+    fn new(from: impl Into<File>, to: impl Into<File>, direction: Direction) -> Channel {
+        Channel { from: Some(from.into()), to: Some(to.into()), pending: Vec::new(), piece: PIECE, direction }
+    }
+
+    /// To one of our own streams, which others write to as well.
+    fn to_host(from: impl Into<File>, stream: BorrowedFd<'_>) -> Result<Channel, Error> {
+        let (to, piece) = match stream.is_terminal().then(|| pty::reopen_nonblocking(&stream)) {
+            None => (own(stream)?, PIECE),
+            Some(Ok(terminal)) => (terminal.into(), PIECE),
+            Some(Err(_)) => (own(stream)?, 1),
+        };
+        Ok(Channel { piece, ..Channel::new(from, to, Direction::Out) })
     }
 
     fn is_done(&self) -> bool {
@@ -178,23 +185,33 @@ impl Channel {
         }
     }
 
-    /// One read or one write. An error is the end of the stream: a terminal says EIO when its other end is closed.
+    /// One read or one write.
     fn copy(&mut self) {
         if self.pending.is_empty() {
             self.pending.resize(PIECE, 0);
-            let read = self.from.as_mut().map_or(Ok(0), |from| from.read(&mut self.pending)).unwrap_or(0);
-            self.pending.truncate(read);
-            if read == 0 {
+            let read = count(self.from.as_mut().map_or(Ok(0), |from| from.read(&mut self.pending)));
+            self.pending.truncate(read.unwrap_or(0));
+            if read == Some(0) {
                 self.from = None;
             }
         } else {
-            let written = self.to.as_mut().map_or(Ok(0), |to| to.write(&self.pending)).unwrap_or(0);
-            self.pending.drain(..written);
-            if written == 0 {
+            let piece = &self.pending[..self.piece.min(self.pending.len())];
+            let written = count(self.to.as_mut().map_or(Ok(0), |to| to.write(piece)));
+            self.pending.drain(..written.unwrap_or(0));
+            if written == Some(0) {
                 // Closing our end tells the process that nobody listens.
                 (self.from, self.to) = (None, None);
             }
         }
+    }
+}
+
+/// The bytes that were copied; `None` if it would have had to wait, as with a stream that somebody else has made
+/// non-blocking. Any other error is the end of the stream: a terminal says EIO when its other end is closed.
+fn count(copied: std::io::Result<usize>) -> Option<usize> {
+    match copied {
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => None,
+        copied => Some(copied.unwrap_or(0)),
     }
 }
 
@@ -207,6 +224,8 @@ struct Terminal {
 
 impl Terminal {
     fn attach(master: OwnedFd) -> Result<Terminal, Error> {
+        // Nobody shares it: the process has the other end.
+        sys::fd::set_nonblocking(&master, true)?;
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let host = match (stdin.is_terminal(), stdout.is_terminal(), stderr.is_terminal()) {
             (true, _, _) => Some(own(stdin.as_fd())?),
@@ -214,7 +233,7 @@ impl Terminal {
             (_, _, true) => Some(own(stderr.as_fd())?),
             _ => None,
         };
-        let raw = |host: std::fs::File| {
+        let raw = |host: File| {
             let host = OwnedFd::from(host);
             let copy = sys::fd::duplicate(&host)?;
             Ok::<_, sys::Error>((host, pty::make_raw(copy)?))

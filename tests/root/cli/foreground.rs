@@ -1,8 +1,9 @@
 //! run and exec: streams, terminals, signals, exit codes, inherited fds.
 
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::unix::net::UnixListener;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -238,4 +239,89 @@ fn sockets_of_socket_activation_are_passed_on() {
     let script = "export LISTEN_FDS=1 LISTEN_PID=$$; exec \"$@\" 3<three";
     command.args(["-c", script, "sh"]).args(line).current_dir(&container.bundle.dir);
     assert_eq!(output(&mut command).success(), "1 1\nthree\n");
+}
+
+/// A runtime that is gone when this is dropped: one that hangs would keep the test's threads.
+struct Running(Child);
+
+impl Running {
+    fn code(&mut self) -> Option<i32> {
+        let end = || self.0.try_wait().expect("the runtime's end");
+        eventually("the runtime ends", Duration::from_secs(20), end).code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until more than 64 KiB, which is what the kernel holds for a terminal, were taken, and then no more is.
+fn stalls(mut taken: impl FnMut() -> usize) {
+    let (mut last, mut looks) = (0, 0);
+    eventually("no more input is taken", Duration::from_secs(20), || {
+        let now = taken();
+        looks = if now == last && now >= 64 << 10 { looks + 1 } else { 0 };
+        last = now;
+        looks > 20
+    });
+}
+
+/// A container with a terminal in raw mode, which says so and goes on with the script.
+fn with_raw_terminal<'a>(world: &'a World, script: &str) -> Container<'a> {
+    let mut container = Container::new(world, &format!("stty raw -echo; echo ready; {script}"));
+    container.bundle.set("/process/terminal", json!(true));
+    std::os::unix::fs::symlink("busybox", container.bundle.rootfs("bin/stty")).expect("an applet");
+    container
+}
+
+#[test]
+fn a_terminal_takes_more_input_than_is_read_at_once_while_its_output_is_full() {
+    let world = World::enter();
+    let sent: Vec<u8> = (0..300_000_u32).map(|number| (number % 251) as u8).collect();
+    let container = with_raw_terminal(&world, &format!("head -c {}", sent.len()));
+    let mut child =
+        run(&container, &[]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start the runtime");
+    let (mut stdin, mut stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+    let mut running = Running(child);
+    stdout.read_exact(&mut [0; b"ready\n".len()]).expect("the terminal is raw");
+    let taken = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        // Both threads end with the runtime.
+        scope.spawn(|| {
+            for piece in sent.chunks(1000) {
+                if stdin.write_all(piece).is_ok() {
+                    taken.fetch_add(piece.len(), Ordering::Relaxed);
+                }
+            }
+        });
+        stalls(|| taken.load(Ordering::Relaxed));
+        let back = scope.spawn(|| {
+            let mut back = Vec::new();
+            stdout.read_to_end(&mut back).map(|_| back)
+        });
+        assert_eq!(running.code(), Some(0));
+        drop(running);
+        let back = back.join().expect("the reader").expect("stdout");
+        assert!(back == sent, "{} bytes came back of {}", back.len(), sent.len());
+    });
+}
+
+#[test]
+fn a_signal_reaches_a_container_that_does_not_read_its_terminal() {
+    let world = World::enter();
+    let container = with_raw_terminal(&world, "trap 'exit 42' TERM; touch /ready; while :; do sleep 0.1; done");
+    let path = container.bundle.dir.join("input");
+    tests::write(&path, vec![b'x'; 300_000]);
+    let mut input = std::fs::File::open(&path).expect("the input");
+    let stdin = input.try_clone().expect("the input");
+    let mut running =
+        Running(run(&container, &[]).stdin(stdin).stdout(Stdio::null()).spawn().expect("start the runtime"));
+    container.is_ready();
+    // It is one file description, with one offset.
+    stalls(|| input.stream_position().expect("the offset") as usize);
+    output(Command::new("kill").arg(running.0.id().to_string())).success();
+    assert_eq!(running.code(), Some(42));
 }
