@@ -277,6 +277,9 @@ fn what_cgroup_v2_has_no_file_for_is_refused_by_name() {
         (json!({"blockIO": {"leafWeight": 10}}), "linux.resources.blockIO.leafWeight: "),
         (json!({"network": {"classID": 1}}), "linux.resources.network.classID: "),
         (json!({"unified": {"../cgroup.procs": "1"}}), "must be a file name (no slashes)"),
+        // The first process would never run, and create never end.
+        (json!({"unified": {"cgroup.freeze": "1"}}), "linux.resources.unified: "),
+        (json!({"unified": {"cgroup.procs": "1"}}), "linux.resources.unified: "),
     ] {
         let mut container = Container::new(&world, STAY);
         container.bundle.set("/linux/resources", resources);

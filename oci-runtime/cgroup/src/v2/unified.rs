@@ -7,7 +7,11 @@ use nix::errno::Errno;
 use crate::dir::Dir;
 use crate::{Error, Result};
 
-/// Refuses names that are not `controller.parameter`. The wording is runc's.
+/// Of the files that every cgroup has, those that are limits. The others would stop the container before it has begun, move
+/// processes of the host into it, or give its cgroup another form.
+const LIMITS_OF_CGROUPS: [&str; 3] = ["cgroup.max.depth", "cgroup.max.descendants", "cgroup.pressure"];
+
+/// Refuses names that are not `controller.parameter`, in runc's words, and files that are no limits.
 pub(super) fn validate(files: &BTreeMap<String, String>) -> Result<()> {
     let refuse = |reason| Err(Error::BadValue { field: "unified", reason });
     for name in files.keys() {
@@ -17,6 +21,10 @@ pub(super) fn validate(files: &BTreeMap<String, String>) -> Result<()> {
         match name.split_once('.') {
             Some((controller, parameter)) if !controller.is_empty() && !parameter.is_empty() => {}
             _ => return refuse(format!("unified resource {name:?} must be in the form CONTROLLER.PARAMETER")),
+        }
+        if name.starts_with("cgroup.") && !LIMITS_OF_CGROUPS.contains(&name.as_str()) {
+            let limits = LIMITS_OF_CGROUPS.join(", ");
+            return refuse(format!("unified resource {name:?} is no limit; of cgroup.* there are {limits}"));
         }
     }
     Ok(())
@@ -69,6 +77,17 @@ mod tests {
     fn a_file_that_the_kernel_lacks_is_named() {
         let error = apply(&Fixture::new(&[]).dir, &files(&[("memory.reclaim", "1")])).expect_err("no such file");
         assert!(error.to_string().starts_with("linux.resources.unified: this kernel has no memory.reclaim"), "{error}");
+    }
+
+    #[test]
+    fn of_the_files_of_every_cgroup_only_limits_are_taken() {
+        for name in ["freeze", "procs", "threads", "kill", "type", "subtree_control", "events", "max"] {
+            let name = &*format!("cgroup.{name}");
+            let error = validate(&files(&[(name, "1")])).expect_err(name).to_string();
+            assert!(error.contains(name) && error.contains("is no limit"), "{error}");
+        }
+        validate(&files(&[("cgroup.max.depth", "1"), ("cgroup.max.descendants", "9"), ("cgroup.pressure", "0")]))
+            .expect("limits");
     }
 
     #[test]

@@ -155,6 +155,7 @@ pub(super) fn grafts() -> Vec<(&'static str, Value)> {
         ("/linux/resources/network", json!({"classID": 7, "priorities": [{"name": "lo", "priority": 5}]})),
         ("/linux/resources/rdma", json!({"mlx5_1": {"hcaHandles": 3, "hcaObjects": 10}})),
         ("/linux/resources/unified", json!({"memory.high": "max", "nosuch": "1"})),
+        ("/linux/resources/unified", json!({"cgroup.freeze": "1"})),
         ("/linux/resources/hugepageLimits", json!([{"pageSize": "2MB", "limit": 209_715_200}])),
         (
             "/linux/resources/blockIO",
