@@ -89,11 +89,6 @@ const LIMITS: [(&str, &str, &str, Kind); 14] = [
 pub(crate) fn parse(parser: &mut lexopt::Parser) -> Result<Flags, Stop> {
     let mut flags = Flags::default();
     flags.id = args::only_id(parser, "update", |name, parser| flags.read(name, parser))?;
-    let memory = flags.resources.get_mut("memory").and_then(Value::as_object_mut);
-    if let Some(memory) = memory.filter(|memory| memory.get("limit") == Some(&Value::from(-1))) {
-        // No limit of memory below a limit of memory and swap is none at all.
-        memory.entry("swap").or_insert_with(|| Value::from(-1));
-    }
     Ok(flags)
 }
 
@@ -152,8 +147,7 @@ pub(crate) fn update(store: &Store<'_>, flags: &Flags) -> Result<(), Error> {
         None => Value::Object(flags.resources.clone()),
     };
     let before = container.record.resources.clone();
-    let mut after = before.clone();
-    merge(&mut after, without_devices(asked));
+    let after = updated(&before, asked);
     let (new, old) = (limits(&after)?, limits(&before)?);
     let cgroup = container.cgroup()?;
     let updated = cgroup.update(&new).map_err(Error::from).and_then(|()| {
@@ -182,6 +176,27 @@ fn read(path: &std::path::Path) -> Result<Value, Error> {
         Ok(resources @ Value::Object(_)) => Ok(resources),
         Ok(other) => Err(format!("{}: {other} is not an object of limits", path.display()).into()),
         Err(error) => Err(format!("{} is not valid: {error}", path.display()).into()),
+    }
+}
+
+/// What holds after an update.
+fn updated(before: &Value, mut asked: Value) -> Value {
+    let mut after = before.clone();
+    // Raw words of an earlier time would be written over the limits that are asked for now.
+    after.as_object_mut().and_then(|members| members.remove("unified"));
+    unlimit_swap(&mut asked);
+    merge(&mut after, without_devices(asked));
+    after
+}
+
+/// No limit of memory below a limit of memory and swap is none at all.
+fn unlimit_swap(asked: &mut Value) {
+    let memory = asked.get_mut("memory").and_then(Value::as_object_mut);
+    if let Some(memory) = memory.filter(|memory| memory.get("limit") == Some(&Value::from(-1))) {
+        let swap = memory.entry("swap").or_insert(Value::Null);
+        if swap.is_null() {
+            *swap = Value::from(-1);
+        }
     }
 }
 
@@ -238,8 +253,24 @@ mod tests {
 
     #[test]
     fn no_limit_of_memory_is_none_of_swap_either() {
-        check("--memory -1 c", json!({"memory": {"limit": -1, "swap": -1}}));
-        check("--memory -1 --memory-swap 1g c", json!({"memory": {"limit": -1, "swap": 1 << 30}}));
+        let before = json!({"memory": {"limit": 100, "swap": 200}});
+        for (asked, after) in [
+            (json!({"memory": {"limit": -1}}), json!({"memory": {"limit": -1, "swap": -1}})),
+            (json!({"memory": {"limit": -1, "swap": null}}), json!({"memory": {"limit": -1, "swap": -1}})),
+            (json!({"memory": {"limit": -1, "swap": 300}}), json!({"memory": {"limit": -1, "swap": 300}})),
+            (json!({"memory": {"limit": 50}}), json!({"memory": {"limit": 50, "swap": 200}})),
+        ] {
+            assert_eq!(updated(&before, asked), after);
+        }
+    }
+
+    #[test]
+    fn raw_files_are_those_of_this_update_alone() {
+        let before = json!({"unified": {"memory.max": "100M"}, "pids": {"limit": 9}});
+        let after = updated(&before, json!({"memory": {"limit": 200}}));
+        assert_eq!(after, json!({"memory": {"limit": 200}, "pids": {"limit": 9}}));
+        let after = updated(&before, json!({"unified": {"memory.high": "50M"}}));
+        assert_eq!(after, json!({"unified": {"memory.high": "50M"}, "pids": {"limit": 9}}));
     }
 
     #[test]
