@@ -240,6 +240,9 @@ fn an_exec_can_begin_in_a_cgroup_below_the_containers() {
     for line in exec("below").lines() {
         assert!(line.ends_with(&format!("{path}/below")), "{line}");
     }
+    for line in exec("/").lines() {
+        assert!(line.ends_with(path), "{line}");
+    }
     for wrong in ["nonesuch", "../..", "teleport:below"] {
         let done = container.exec(&["--cgroup", wrong], &["true"]);
         assert_eq!(done.code, 255, "{done:?}");
