@@ -38,6 +38,14 @@ pub struct IdMaps {
 
 impl IdMap {
     fn from_spec(field: &str, list: &[LinuxIdMapping]) -> Result<IdMap, PlanError> {
+        let too_many = || {
+            let limit = format!("{MAX_RANGES}, written in {MAX_BYTES} bytes");
+            invalid(field, format!("{} ranges are more than the kernel takes: {limit}", list.len()))
+        };
+        // Before each is compared with all others.
+        if list.len() > MAX_RANGES {
+            return Err(too_many());
+        }
         let mut ranges = Vec::with_capacity(list.len());
         for (index, mapping) in list.iter().enumerate() {
             let range = IdRange { inside: mapping.container_id(), outside: mapping.host_id(), count: mapping.size() };
@@ -53,14 +61,8 @@ impl IdMap {
             ranges.push(range);
         }
         let map = IdMap::new(ranges);
-        match map.0.len() > MAX_RANGES || map.to_text().len() > MAX_BYTES {
-            true => Err(invalid(
-                field,
-                format!(
-                    "{} ranges are more than the kernel takes: {MAX_RANGES}, written in {MAX_BYTES} bytes",
-                    list.len()
-                ),
-            )),
+        match map.to_text().len() > MAX_BYTES {
+            true => Err(too_many()),
             false => Ok(map),
         }
     }
@@ -250,6 +252,9 @@ mod tests {
             &ranges(341),
             "linux.uidMappings: 341 ranges are more than the kernel takes: 340, written in 4095 bytes",
         );
+        let begun = std::time::Instant::now();
+        assert!(parse(&ranges(200_000)).is_err());
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
         let long: Vec<_> = (0..340).map(|id| (4_000_000 + 2 * id, 4_000_000 + 2 * id, 1)).collect();
         assert!(parse(&long).unwrap_err().contains("340 ranges are more than the kernel takes"));
     }

@@ -1,5 +1,6 @@
 //! `process`: the program, who it runs as and what it may do; of a config.json or of an exec.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::path::PathBuf;
 
@@ -129,7 +130,8 @@ fn c_string(text: &str, field: &str, index: usize) -> Result<CString, PlanError>
 }
 
 fn environment(list: &[String]) -> Result<Vec<CString>, PlanError> {
-    let mut names: Vec<&str> = Vec::with_capacity(list.len());
+    // A pod can have tens of thousands of them, for all services of its namespace.
+    let mut places: HashMap<&str, usize> = HashMap::with_capacity(list.len());
     let mut env: Vec<CString> = Vec::with_capacity(list.len());
     for (index, entry) in list.iter().enumerate() {
         let name = match entry.split_once('=') {
@@ -137,12 +139,12 @@ fn environment(list: &[String]) -> Result<Vec<CString>, PlanError> {
             _ => return Err(invalid(format!("process.env[{index}]"), format!("{entry:?} is not NAME=value"))),
         };
         let entry = c_string(entry, "process.env", index)?;
-        match names.iter().position(|known| *known == name) {
-            Some(at) => env[at] = entry,
-            None => {
-                names.push(name);
-                env.push(entry);
+        match places.insert(name, env.len()) {
+            Some(place) => {
+                env[place] = entry;
+                places.insert(name, place);
             }
+            None => env.push(entry),
         }
     }
     env.retain(|entry| entry.as_bytes() != b"HOME=");
@@ -158,10 +160,10 @@ fn id(field: &str, id: u32) -> Result<u32, PlanError> {
 }
 
 fn groups(user: &User) -> Result<Vec<u32>, PlanError> {
-    let mut groups = vec![user.gid()];
+    let (mut groups, mut known) = (vec![user.gid()], HashSet::from([user.gid()]));
     for gid in user.additional_gids().iter().flatten() {
         let gid = id("process.user.additionalGids", *gid)?;
-        if !groups.contains(&gid) {
+        if known.insert(gid) {
             groups.push(gid);
         }
     }
@@ -357,6 +359,18 @@ mod tests {
             "process.execCPUAffinity.final: \"3-1\": 3-1 runs backwards",
         );
         check_refused(r#""selinuxLabel":"a\u0000b""#, "process.selinuxLabel: \"a\\0b\" is not a label");
+    }
+
+    #[test]
+    fn a_hundred_thousand_variables_and_groups_are_read_in_a_moment() {
+        let env: Vec<String> = (0..100_000).map(|number| format!("SERVICE_{}=1", number % 99_999)).collect();
+        let groups: Vec<u32> = (0..100_000).collect();
+        let json = serde_json::json!({"user": {"uid": 0, "gid": 0, "additionalGids": groups}, "args": ["true"], "cwd": "/", "env": env});
+        let process = serde_json::from_value(json).unwrap();
+        let begun = std::time::Instant::now();
+        let plan = ProcessPlan::joining(&process, &ContainerWide::default()).unwrap();
+        assert_eq!((plan.env.len(), plan.groups.len()), (99_999, 100_000));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 
     #[test]
