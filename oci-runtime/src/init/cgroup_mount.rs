@@ -17,8 +17,15 @@ use crate::plan::MountPlan;
 pub(super) fn make(plan: &MountPlan, trees: &[CgroupTree], target: &OwnedFd) -> sys::Result<()> {
     let flags = plan.attributes.set | plan.recursive.set;
     match trees {
-        [] => return move_mount(&Fs::open("cgroup2")?.set_string("source", "cgroup")?.mount(flags)?, target),
-        [CgroupTree { kind: Kind::V2, mount, .. }] => return move_mount(mount, target),
+        [] => {
+            let tree = Fs::open("cgroup2")?.set_string("source", "cgroup")?.mount(flags)?;
+            move_mount(&tree, target)?;
+            return share(&tree, plan);
+        }
+        [CgroupTree { kind: Kind::V2, mount, .. }] => {
+            move_mount(mount, target)?;
+            return share(mount, plan);
+        }
         _ => {}
     }
     let fs = Fs::open("tmpfs")?;
@@ -35,7 +42,14 @@ pub(super) fn make(plan: &MountPlan, trees: &[CgroupTree], target: &OwnedFd) -> 
         let directory = at::openat(&tmpfs, &tree.name, OFlag::O_PATH | OFlag::O_DIRECTORY, 0)?;
         move_mount(&tree.mount, &directory)?;
     }
-    Ok(())
+    share(&tmpfs, plan)
+}
+
+/// Last, so that a change of the whole tree reaches all of it.
+fn share(top: &OwnedFd, plan: &MountPlan) -> sys::Result<()> {
+    plan.propagation.iter().try_for_each(|change| {
+        mount_setattr(top, change.recursive, &Attr { propagation: Some(change.kind), ..Attr::default() })
+    })
 }
 
 /// The links beside a hierarchy of several controllers.

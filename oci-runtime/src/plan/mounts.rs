@@ -37,12 +37,22 @@ pub struct MountPlan {
 /// options, and the idea, are crun's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Links {
-    /// A source that is a link is not mounted but made again in the container.
+    /// A source that is a link is not mounted but made again in the container; attributes and id mappings are for one that is
+    /// not.
     pub copy: bool,
     /// A source that is a link is mounted itself.
     pub mount_source: bool,
     /// A target that is a link is covered itself.
     pub cover_target: bool,
+}
+
+impl Links {
+    /// The option that asked for the first of them.
+    fn first_name(self) -> Option<&'static str> {
+        let options =
+            [(self.copy, "copy-symlink"), (self.mount_source, "src-nofollow"), (self.cover_target, "dest-nofollow")];
+        options.into_iter().find_map(|(asked, name)| asked.then_some(name))
+    }
 }
 
 /// What is mounted.
@@ -80,6 +90,15 @@ pub enum Parameter {
     Flag(String),
     /// With a value.
     Value(String, String),
+}
+
+impl Parameter {
+    /// Without its value.
+    pub fn name(&self) -> &str {
+        match self {
+            Parameter::Flag(name) | Parameter::Value(name, _) => name,
+        }
+    }
 }
 
 /// Mount attributes (`MOUNT_ATTR_*` of `mount_setattr(2)`) to set and to clear; the rest stays as it is.
@@ -217,6 +236,15 @@ fn kind(mount: &Mount, options: &Options, field: &str) -> Result<MountKind, Plan
         // runc's words. The kernel would ignore them.
         let reason = "bind mounts cannot have any filesystem-specific options applied";
         return Err(invalid(format!("{field}.options"), reason));
+    }
+    let is_bind = bind.is_some() && !options.remount;
+    if let (false, Some(name)) = (is_bind, options.links.first_name()) {
+        return Err(invalid(format!("{field}.options"), format!("{name} is for bind mounts only")));
+    }
+    if let ("cgroup", None, false, Some(first)) =
+        (fstype, bind, options.remount, options.superblock.iter().chain(&options.parameters).next())
+    {
+        return Err(invalid(format!("{field}.options"), format!("a cgroup mount takes no {:?}", first.name())));
     }
     let parameters = || options.superblock.iter().chain(&options.parameters).cloned().collect();
     match (bind, fstype) {
@@ -356,6 +384,25 @@ mod tests {
             target("/proc/sys"),
             Err("mounts[0].destination: \"/proc/sys\" cannot be mounted because it is inside /proc".to_owned())
         );
+    }
+
+    #[test]
+    fn options_that_would_do_nothing_are_refused() {
+        let refused = |kind: &str, option: &str| {
+            let json =
+                format!(r#"{{"destination":"/x","type":"{kind}","source":"/a","options":["nosuid","{option}"]}}"#);
+            plan(&json).unwrap_err().to_string()
+        };
+        for option in ["bogus=1", "memory", "sync"] {
+            let expected = format!("a cgroup mount takes no {:?}", option.trim_end_matches("=1"));
+            assert!(refused("cgroup", option).starts_with("mounts[0].options: "), "{option}");
+            assert!(refused("cgroup", option).contains(&expected), "{option}");
+        }
+        for option in ["copy-symlink", "src-nofollow", "dest-nofollow"] {
+            for kind in ["tmpfs", "cgroup"] {
+                assert_eq!(refused(kind, option), format!("mounts[0].options: {option} is for bind mounts only"));
+            }
+        }
     }
 
     #[test]

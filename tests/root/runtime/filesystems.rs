@@ -151,3 +151,14 @@ fn cgroups_are_the_containers_own_and_read_only_with_and_without_a_cgroup_namesp
         assert_eq!(bundle.run().success(), format!("{limit}\nread-only\n"), "own namespace: {own}");
     }
 }
+
+#[test]
+fn cgroups_share_mounts_as_their_options_say() {
+    let world = World::enter();
+    let mut bundle = Bundle::new(&world, "grep ' /sys/fs/cgroup ' /proc/self/mountinfo");
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    let cgroup = mounts.iter_mut().find(|mount| mount["type"] == "cgroup").unwrap();
+    cgroup["options"] = json!(["nosuid", "noexec", "nodev", "ro", "rshared"]);
+    let line = bundle.run().success();
+    assert!(line.contains(" shared:"), "{line}");
+}
