@@ -33,11 +33,12 @@ use crate::status::Request;
 pub fn create(plan: Plan, inputs: Inputs<'_>) -> Result<Created, Error> {
     let prepared = resctrl::prepare(plan.intel_rdt.as_ref(), &inputs.identity.id)?;
     let groups = prepared.as_ref().map(|prepared| prepared.groups.clone()).unwrap_or_default();
+    let made = prepared.as_ref().map(Prepared::all_made).unwrap_or_default();
     match create_in(plan, inputs, prepared) {
         Ok(created) => Ok(Created { resctrl: groups, ..created }),
         Err(error) => {
             // The error that led here is the one to tell.
-            let _ = resctrl::remove(&groups);
+            let _ = resctrl::remove(&made);
             Err(error)
         }
     }

@@ -35,9 +35,17 @@ pub(crate) struct Resctrl {
 pub(crate) struct Prepared {
     tasks: Vec<OwnedFd>,
     pub(crate) groups: Groups,
+    /// A class that was made just now and does not end with the container: others may join it by its name.
+    lasting: Option<PathBuf>,
 }
 
 impl Prepared {
+    /// All that was made, for a container that could not be created.
+    pub(crate) fn all_made(&self) -> Groups {
+        let made = self.groups.made.iter().chain(&self.lasting).cloned().collect();
+        Groups { joined: Vec::new(), made }
+    }
+
     /// Puts the calling process in; 0 is the caller.
     pub(crate) fn join_self(self) -> Result<(), Error> {
         for tasks in self.tasks {
@@ -70,7 +78,7 @@ pub(crate) fn open(joined: &[PathBuf]) -> Result<Prepared, Error> {
     for group in joined.iter().filter(|group| group.exists()) {
         tasks.push(open_file(group, "tasks").step(|| format!("open group {}", group.display()))?);
     }
-    Ok(Prepared { tasks, groups: Groups::default() })
+    Ok(Prepared { tasks, groups: Groups::default(), lasting: None })
 }
 
 /// Removes the groups that a container had for itself; what is gone already is removed.
@@ -147,18 +155,19 @@ impl Resctrl {
         if id.is_empty() {
             return Err(refuse("", "a group is named after its container, which has no name here"));
         }
-        let mut groups = Groups::default();
-        match self.make(rdt, id, &mut groups) {
-            Ok(tasks) => Ok(Prepared { tasks, groups }),
+        let mut prepared = Prepared { tasks: Vec::new(), groups: Groups::default(), lasting: None };
+        match self.make(rdt, id, &mut prepared) {
+            Ok(()) => Ok(prepared),
             Err(error) => {
                 // The error that led here is the one to tell.
-                let _ = remove(&groups);
+                let _ = remove(&prepared.all_made());
                 Err(error)
             }
         }
     }
 
-    fn make(&self, rdt: &IntelRdt, id: &str, groups: &mut Groups) -> Result<Vec<OwnedFd>, Error> {
+    fn make(&self, rdt: &IntelRdt, id: &str, prepared: &mut Prepared) -> Result<(), Error> {
+        let Prepared { tasks, groups, lasting } = prepared;
         let class = match rdt.class.as_deref() {
             Some(DEFAULT_CLASS) => self.root.clone(),
             Some(name) => self.root.join(name),
@@ -170,8 +179,10 @@ impl Resctrl {
             return Err(refuse(".closID", &format!("{} {why}", class.display())));
         }
         let is_new = self.make_group(&class)?;
-        if is_new && !shared {
-            groups.made.push(class.clone());
+        match (is_new, shared) {
+            (true, true) => *lasting = Some(class.clone()),
+            (true, false) => groups.made.push(class.clone()),
+            (false, _) => {}
         }
         if shared && !is_new {
             self.compare(&class, &rdt.schemata)?;
@@ -187,7 +198,8 @@ impl Resctrl {
             groups.joined.push(counted);
         }
         let open = |group: &PathBuf| open_file(group, "tasks").step(|| format!("open group {}", group.display()));
-        groups.joined.iter().map(open).collect()
+        *tasks = groups.joined.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(())
     }
 
     /// False if it is there already.
@@ -329,6 +341,17 @@ mod tests {
         let groups = resctrl.prepare(&rdt(Some("new"), &["L3:0=3"], false), "box").unwrap().groups;
         // It is there for others too, and stays.
         assert_eq!((groups.made.len(), read(&resctrl, "new/schemata")), (0, "L3:0=3\n".to_owned()));
+    }
+
+    #[test]
+    fn what_goes_with_a_container_that_fails_is_all_that_was_made_for_it() {
+        let (_dir, resctrl) = fixture();
+        let monitored = rdt(Some("new"), &["L3:0=3"], true);
+        let prepared = resctrl.prepare(&monitored, "box").unwrap();
+        let counted = resctrl.root.join("new/mon_groups/box");
+        assert_eq!(prepared.all_made().made, [counted, resctrl.root.join("new")]);
+        let prepared = resctrl.prepare(&rdt(Some("gold"), &[], false), "box").unwrap();
+        assert_eq!(prepared.all_made(), Groups::default());
     }
 
     #[test]
