@@ -22,12 +22,12 @@ impl fmt::Display for Version {
     }
 }
 
-/// The oldest kernel that we work on: it brought mount_setattr(2).
-pub const MINIMUM: Version = Version { major: 5, minor: 12 };
+/// The oldest kernel that we work on: it brought `MOUNT_ATTR_NOSYMFOLLOW`, which each bind mount with options sets or clears.
+pub const MINIMUM: Version = Version { major: 5, minor: 14 };
 
 /// The running kernel is older than [`MINIMUM`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Linux {release} is too old: {MINIMUM} or newer is needed, for mount_setattr(2) and what came before it")]
+#[error("Linux {release} is too old: {MINIMUM} or newer is needed, for all attributes of mount_setattr(2)")]
 pub struct TooOld {
     release: String,
 }
@@ -86,10 +86,10 @@ mod tests {
     #[test]
     fn an_old_kernel_is_refused_with_what_it_lacks() {
         let error = check("4.18.0-553.el8_10.x86_64").unwrap_err().to_string();
-        let expected = "Linux 4.18.0-553.el8_10.x86_64 is too old: 5.12 or newer is needed, for mount_setattr(2) and what came \
-                        before it";
+        let expected = "Linux 4.18.0-553.el8_10.x86_64 is too old: 5.14 or newer is needed, for all attributes of \
+                        mount_setattr(2)";
         assert_eq!(error, expected);
-        assert!(check("5.11.22").is_err());
-        assert_eq!((check("5.12.0"), check("6.1"), check("?")), (Ok(()), Ok(()), Ok(())));
+        assert!(check("5.13.19").is_err());
+        assert_eq!((check("5.14.0"), check("6.1"), check("?")), (Ok(()), Ok(()), Ok(())));
     }
 }
