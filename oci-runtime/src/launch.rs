@@ -1,7 +1,8 @@
 //! Cloning a process for a container, and hearing from it.
 //!
 //! One `SOCK_SEQPACKET` pair serves both ways: the process sends [`Message`]s, and waits on it for one byte after each
-//! [`Request`], and for the byte that starts its program. So it sees the end of its creator as an end of file, and no second pipe can keep it waiting.
+//! [`Request`], and for the byte that starts its program. So it sees the end of its creator as an end of file, and no second
+//! pipe can keep it waiting.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -47,7 +48,6 @@ impl Channel {
     ///
     /// # Errors
     /// The creator is gone. What it fails with it tells its caller itself, and ends this process.
-    #[allow(dead_code, reason = "what the creator is asked for is built next")]
     pub(crate) fn ask(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<(), Error> {
         let message = Message::Asks(request);
         // By a plain write where that will do: a filter may be in force that has anything but it decided by the agent that is
@@ -59,7 +59,8 @@ impl Channel {
         }
     }
 
-    /// Waits for the byte that starts the program, or that says that what was asked for is done; false if the creator is gone instead.
+    /// Waits for the byte that starts the program, or that says that what was asked for is done; false if the creator is gone
+    /// instead.
     pub(crate) fn wait(&self) -> bool {
         // A plain read: a filter that is in force by now may know less than recvmsg.
         matches!((&self.0).read(&mut [0]), Ok(1))

@@ -32,7 +32,6 @@ pub(crate) enum Message {
 /// What a container's process needs its creator for: it is not where the creator is any more, or may not do it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(dead_code, reason = "what the creator is asked for is built next")]
 pub(crate) enum Request {
     /// Move `linux.netDevices` into the network namespace beside it.
     NetDevices,

@@ -49,7 +49,7 @@ pub const ARCHITECTURES: [&str; 23] = [
     "SCMP_ARCH_X86_64",
 ];
 
-/// The names of all flags, sorted. Every kernel that the runtime works on has them all (the youngest came with Linux 5.19).
+/// The names of all flags, sorted. The youngest came with Linux 5.19; an older kernel refuses a profile that has it.
 pub const FLAGS: [&str; 4] = [
     "SECCOMP_FILTER_FLAG_LOG",
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW",

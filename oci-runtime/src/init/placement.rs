@@ -52,8 +52,8 @@ impl Drop for OwnCpus {
     }
 }
 
-/// Scheduling, I/O priority, execution domain, memory policy. The process makes no other from here on: one with a deadline
-/// must not (sched(7)).
+/// Scheduling, I/O priority, execution domain, memory policy. From here on the process makes no other but its startContainer
+/// hooks: one with a deadline can't, unless its flags reset that in a child (sched(7)).
 pub(super) fn place(plan: &ProcessPlan) -> Result<(), Error> {
     if let Some(scheduling) = &plan.scheduling {
         process::set_scheduling(scheduling).map_err(explain_real_time).step(|| "set process.scheduler".to_owned())?;
