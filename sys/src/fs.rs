@@ -260,7 +260,7 @@ fn open_parent(path: &Path) -> Result<(OwnedFd, &OsStr)> {
     Ok((open(parent, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0)?, name))
 }
 
-fn open(path: &Path, how: OFlag, mode: u32) -> Result<OwnedFd> {
+pub(crate) fn open(path: &Path, how: OFlag, mode: u32) -> Result<OwnedFd> {
     let how = how | OFlag::O_CLOEXEC;
     retry(|| fcntl::openat(AT_FDCWD, path, how, Mode::from_bits_truncate(mode)))
         .map_err(|errno| Error::new("openat", errno, format_args!("AT_FDCWD, {}, {}", quoted(path), flags(how))))

@@ -26,6 +26,7 @@ pub mod poll;
 pub mod process;
 pub mod procfs;
 pub mod pty;
+pub mod record_lock;
 pub mod remove;
 pub mod rootfd;
 pub mod signal;
