@@ -8,6 +8,7 @@ mod cgroups;
 mod checkpoint;
 mod criu;
 mod foreground;
+mod killed;
 mod life;
 mod limits;
 mod notify;

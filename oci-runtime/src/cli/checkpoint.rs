@@ -97,7 +97,7 @@ pub(crate) fn checkpoint(store: &Store<'_>, flags: &Flags, log: &mut Log) -> Res
     match flags.leave_running || flags.pre_dump {
         true => Ok(()),
         false => {
-            container.cgroup()?.kill(super::kill::PATIENCE)?;
+            container.kill()?;
             hooks::destroy(&container, log)
         }
     }

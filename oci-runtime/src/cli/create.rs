@@ -16,8 +16,9 @@ use super::bundle::{self, Bundle};
 use super::help::Help;
 use super::hooks;
 use super::log::Log;
+use super::making::Making;
 use super::notify::Manager;
-use super::store::{self, Container, ContainerId, RECORD_VERSION, Record, Store};
+use super::store::{Container, ContainerId, RECORD_VERSION, Record, Store};
 use super::streams::{self, Inherited, Sockets};
 use super::time::Timestamp;
 use super::update;
@@ -106,14 +107,15 @@ pub(crate) struct New {
 /// Makes a container and its record; after a failure neither is there.
 pub(crate) fn make(store: &Store<'_>, request: Request<'_>, log: &mut Log) -> Result<New, Error> {
     let id = ContainerId::parse(&request.flags.id)?;
-    let dir = store.reserve(&id)?;
-    make_in(&dir, &id, request, log).inspect_err(|_| {
+    let making = store.reserve(&id)?;
+    make_in(&making, &id, request, log).inspect_err(|_| {
         // The error that led here is the one to tell.
-        let _ = store::remove(&dir);
+        let _ = making.remove();
     })
 }
 
-fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) -> Result<New, Error> {
+fn make_in(making: &Making, id: &ContainerId, request: Request<'_>, log: &mut Log) -> Result<New, Error> {
+    let dir = making.dir.as_path();
     let Request { flags, bundle: Bundle { path, spec, mut plan, filter }, inherited, stdio, behind_fifo } = request;
     let layout = complete(&mut plan, id)?;
     let record = record(id, &path, &spec, &plan)?;
@@ -128,6 +130,10 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) ->
     if let Some(filter) = &filter {
         sys::fs::atomic_write(dir.join("seccomp.bpf"), &filter.encode(), Durability::Rename, 0o600)?;
     }
+    let record = Record { keeps_keyring: flags.no_new_keyring, ..record };
+    making.begin(&record)?;
+    let mut told = Ok(());
+    let mut tell = || told = making.has_cgroup();
     let mut silent = |_: &str| {};
     let identity = hooks::identity(&record);
     let hooks = plan.hooks.clone();
@@ -140,6 +146,7 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) ->
         preserve_fds: inherited.count(),
         keep_keyring: flags.no_new_keyring,
         cgroups: Some(layout),
+        cgroup_made: Some(&mut tell),
         ..Inputs::new(Root::Path(record.rootfs.clone()), &mut silent)
     };
     // As runc: whoever was told of the container's making is told of its end.
@@ -149,13 +156,13 @@ fn make_in(dir: &Path, id: &ContainerId, request: Request<'_>, log: &mut Log) ->
         start_time: created.start_time,
         created: Timestamp::now(),
         resctrl: created.resctrl.clone(),
-        keeps_keyring: flags.no_new_keyring,
         ..record
     };
-    match Container::create(PathBuf::from(dir), record) {
-        Ok(container) => Ok(New { container, created }),
+    let container = Container { dir: PathBuf::from(dir), record };
+    match told.and_then(|()| container.save()) {
+        Ok(()) => Ok(New { container, created }),
         Err(error) => {
-            end(&created);
+            undo(&container, &created, log);
             Err(error)
         }
     }
@@ -212,7 +219,8 @@ pub(crate) fn undo(container: &Container, created: &Created, log: &mut Log) {
     let _ = hooks::destroy(container, log);
 }
 
-fn end(created: &Created) {
+/// Ends a process that nobody else has been told of. Best effort, as [`undo`].
+pub(crate) fn end(created: &Created) {
     let process = Process { pid: Pid::from_raw(created.pid), start_time: created.start_time };
     if let Ok(process) = process.open() {
         let _ = process.send_signal(sys::signal::Signal::SIGKILL);

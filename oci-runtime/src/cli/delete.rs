@@ -4,9 +4,9 @@ use super::Error;
 use super::args::{self, Stop};
 use super::help::Help;
 use super::hooks;
-use super::kill::PATIENCE;
 use super::log::Log;
-use super::store::{Container, Status, Store, StoreError};
+use super::making::Abandoned;
+use super::store::{self, Status, Store, StoreError};
 
 /// delete
 #[derive(Debug)]
@@ -37,26 +37,56 @@ pub(crate) fn parse(parser: &mut lexopt::Parser) -> Result<Flags, Stop> {
 /// Removes a container that has stopped, or was never started; with `force` any.
 pub(crate) fn delete(store: &Store<'_>, flags: &Flags, log: &mut Log) -> Result<(), Error> {
     let Flags { id, force } = flags;
-    let container = match store.load(id) {
-        Err(error) if matches!(error.downcast_ref(), Some(StoreError::NotExist)) => {
-            // The creation of one may have been cut short before there was a state.json.
-            store.remove_leftover(id)?;
-            return if *force { Ok(()) } else { Err(error) };
-        }
+    if *force && let Ok(container) = store.load(id) {
+        // Before we wait for the lock: who holds it may be waiting for the container. Also if it has stopped: without a PID
+        // namespace of its own some processes may be left.
+        container.kill()?;
+    }
+    let (container, _lock) = match store.load_locked(id) {
+        Err(error) if does_not_exist(&error) => match store.abandoned(id, *force)? {
+            None if *force => return Ok(()),
+            None => return Err(error),
+            Some(abandoned) => match store.load(id) {
+                // It came to be after all.
+                Ok(_) => {
+                    drop(abandoned);
+                    store.load_locked(id)?
+                }
+                Err(_) => {
+                    remove_abandoned(&abandoned, log)?;
+                    return if *force { Ok(()) } else { Err(error) };
+                }
+            },
+        },
         container => container?,
     };
-    if *force {
-        // Also if it has stopped: without a PID namespace of its own some processes may be left.
-        return kill_and_destroy(&container, log);
-    }
     match container.status()? {
-        Status::Stopped => hooks::destroy(&container, log),
-        Status::Created => kill_and_destroy(&container, log),
-        status => Err(format!("cannot delete container {id} that is not stopped: {status}").into()),
+        Status::Stopped if !force => hooks::destroy(&container, log),
+        Status::Running | Status::Paused if !force => {
+            Err(format!("cannot delete container {id} that is not stopped: {}", container.status()?).into())
+        }
+        _ => {
+            container.kill()?;
+            hooks::destroy(&container, log)
+        }
     }
 }
 
-fn kill_and_destroy(container: &Container, log: &mut Log) -> Result<(), Error> {
-    container.cgroup()?.kill(PATIENCE)?;
-    hooks::destroy(container, log)
+fn does_not_exist(error: &Error) -> bool {
+    matches!(error.downcast_ref(), Some(StoreError::NotExist))
+}
+
+/// What a creator left that was killed.
+fn remove_abandoned(abandoned: &Abandoned, log: &mut Log) -> Result<(), Error> {
+    let Some(container) = abandoned.container() else { return store::remove(&abandoned.dir) };
+    if abandoned.owns_cgroup() {
+        container.kill()?;
+        return hooks::destroy(&container, log);
+    }
+    // Made or not, it was to be new or empty; processes in it are somebody else's.
+    let cgroup = container.cgroup()?;
+    if cgroup.processes()?.is_empty() {
+        cgroup.delete()?;
+    }
+    store::remove(&abandoned.dir)
 }

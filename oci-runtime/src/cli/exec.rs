@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Error;
 use super::args::{self, Stop, Token};
 use super::bundle;
+use super::create;
 use super::foreground::Foreground;
 use super::help::Help;
 use super::log::Log;
@@ -141,18 +142,18 @@ pub(crate) fn exec(store: &Store<'_>, flags: &Flags, inherited: Inherited, log: 
         below,
         ..ExecInputs::new(&mut silent)
     };
-    let created = oci_runtime::exec(plan, &target, inputs)?;
+    let mut created = oci_runtime::exec(plan, &target, inputs)?;
     created.warnings.iter().for_each(|warning| log.warn(warning));
-    sockets.send(created.console.as_ref(), created.pidfd.as_ref())?;
-    streams::write_pid_file(flags.streams.pid_file.as_deref(), created.pid)?;
-    match foreground {
-        None => Ok(0),
-        Some(foreground) => {
-            let process =
-                sys::process::Process { pid: sys::process::Pid::from_raw(created.pid), start_time: created.start_time };
-            foreground.attend(created.pid, process, created.console)
-        }
-    }
+    let handed_over = sockets
+        .send(created.console.as_ref(), created.pidfd.as_ref())
+        .and_then(|()| streams::write_pid_file(flags.streams.pid_file.as_deref(), created.pid));
+    // Nobody would know of it.
+    handed_over.inspect_err(|_| create::end(&created))?;
+    let Some(foreground) = foreground else { return Ok(0) };
+    let process =
+        sys::process::Process { pid: sys::process::Pid::from_raw(created.pid), start_time: created.start_time };
+    let console = created.console.take();
+    foreground.attend(created.pid, process, console).inspect_err(|_| create::end(&created))
 }
 
 /// `[controller[,controller]:]path`, each controller once.

@@ -6,6 +6,7 @@
 //! | `verb.rs`, `help.rs` | the verbs and their texts |
 //! | `log.rs` | where an error is told: stderr and the `--log` file |
 //! | `store.rs` | container ids and the state directory |
+//! | `making.rs` | what a creator leaves word of, and what is left of one that was killed |
 //! | `bundle.rs` | config.json |
 //! | `streams.rs` | what a new process inherits, and whom its terminal is handed to |
 //! | `hooks.rs` | what runs when a container has started, and when it is gone |
@@ -30,6 +31,7 @@ mod hooks;
 mod kill;
 mod list;
 mod log;
+mod making;
 mod notify;
 mod pause;
 mod ps;

@@ -8,9 +8,9 @@ use oci_runtime::StdioFds;
 use oci_runtime::cgroup::{Cgroup, Kind, Layout, Mode};
 use oci_runtime::plan::Plan;
 use sys::fs::Durability;
-use sys::mount::{Attr, Propagation};
-use sys::process::{Pid, Process};
-use sys::signal::Signal;
+use sys::mount::{Attr, OpenTree, Propagation};
+use sys::namespace;
+use sys::process::{CloneFlags, Pid, Process};
 
 use super::args::{self, Stop};
 use super::bundle::{self, Bundle};
@@ -20,7 +20,8 @@ use super::criu::{self, Criu, Notice, Request};
 use super::foreground::Foreground;
 use super::help::Help;
 use super::log::Log;
-use super::store::{self, Container, ContainerId, Record, Store};
+use super::making::Making;
+use super::store::{Container, ContainerId, Store};
 use super::streams::{self, Sockets};
 use super::{Error, create, hooks};
 
@@ -76,7 +77,7 @@ pub(crate) fn parse(parser: &mut lexopt::Parser) -> Result<Flags, Stop> {
 /// The exit code is the container's own, or 0 if it was detached.
 pub(crate) fn restore(store: &Store<'_>, flags: &Flags, log: &mut Log) -> Result<u8, Error> {
     let bundle = bundle::load(flags.bundle.as_deref(), log)?;
-    refuse_hooks(&bundle)?;
+    refuse_unrestorable(&bundle)?;
     let terminal = bundle.plan.process.terminal;
     streams::check_terminal(&flags.streams, terminal, flags.detach)?;
     let sockets = Sockets::connect(&flags.streams)?;
@@ -91,18 +92,19 @@ pub(crate) fn restore(store: &Store<'_>, flags: &Flags, log: &mut Log) -> Result
         }
     };
     let id = ContainerId::parse(&flags.id)?;
-    let dir = store.reserve(&id)?;
-    let Restored { container, console } = restore_in(&dir, &id, flags, bundle, stdio).inspect_err(|_| {
+    let making = store.reserve(&id)?;
+    let Restored { container, console } = restore_in(&making, &id, flags, bundle, stdio).inspect_err(|_| {
         // The error that led here is the one to tell.
-        let _ = store::remove(&dir);
+        let _ = making.remove();
     })?;
+    drop(making);
     let process = container.process();
     let handed_over = sockets
         .send(console.as_ref(), None)
         .and_then(|()| streams::write_pid_file(flags.streams.pid_file.as_deref(), container.record.pid));
     handed_over.inspect_err(|_| {
-        end(&process);
-        let _ = hooks::destroy(&container, log);
+        // The error that led here is the one to tell.
+        let _ = container.kill().and_then(|()| hooks::destroy(&container, log));
     })?;
     let Some(foreground) = foreground else { return Ok(0) };
     let code = foreground.attend(container.record.pid, process, console)?;
@@ -119,7 +121,7 @@ struct Restored {
 const LOG: &str = "restore.log";
 
 fn restore_in(
-    dir: &Path,
+    making: &Making,
     id: &ContainerId,
     flags: &Flags,
     mut bundle: Bundle,
@@ -127,59 +129,77 @@ fn restore_in(
 ) -> Result<Restored, Error> {
     let layout = create::complete(&mut bundle.plan, id)?;
     let plan = &bundle.plan;
-    let rootfs = plan.root.clone().ok_or("root: missing")?;
-    let path = plan.cgroup.as_ref().map(ToString::to_string).unwrap_or_default();
+    let record = create::record(id, &bundle.path, &bundle.spec, plan)?;
     let (images, work, work_path) = flags.criu.directories()?;
-    let cgroup = Cgroup::create(&layout, &path, &plan.resources)?;
-    let root = Root::mount(&rootfs, dir)?;
+    let root = making.dir.join("criu-root");
     let mut options = flags.criu.options(&images, &work, LOG);
-    options.switch(6, true).text(13, &root.0.display().to_string()).switch(26, true);
+    options.switch(6, true).text(13, &root.display().to_string()).switch(26, true);
     options.text(53, flags.lsm_profile.as_deref().unwrap_or_default());
     options.text(63, flags.lsm_mount_context.as_deref().unwrap_or_default());
-    add_cgroups(&mut options, &layout, &path);
-    add_mounts(&mut options, plan, &path)?;
+    add_cgroups(&mut options, &layout, &record.cgroup);
+    add_mounts(&mut options, plan, &record.cgroup)?;
     // Held until criu has them too: its program inherits them.
     let _inherited = add_fds(&mut options, plan, flags)?;
-    let (mut pid, mut console) = (None, None);
+    let rootfs = record.rootfs.clone();
+    let mut container = Container { dir: making.dir.clone(), record };
+    if let Some(filter) = &bundle.filter {
+        sys::fs::atomic_write(container.filter(), &filter.encode(), Durability::Rename, 0o600)?;
+    }
+    making.begin(&container.record)?;
+    Cgroup::create(&layout, &container.record.cgroup, &plan.resources)?;
+    let mut console = None;
     let mut attend = |notice: Notice<'_>| {
-        match notice.script {
-            "orphan-pts-master" => console = notice.fd,
-            "post-restore" => pid = notice.pid,
+        match (notice.script, notice.pid) {
+            ("orphan-pts-master", _) => console = notice.fd,
+            ("post-restore", Some(pid)) => {
+                let process = Process::of(Pid::from_raw(pid))?;
+                (container.record.pid, container.record.start_time) = (pid, process.start_time);
+                making.has_process(&process)?;
+            }
             _ => {}
         }
         Ok(())
     };
-    let restored = Criu::start(stdio)
+    let restored = making
+        .has_cgroup()
+        .and_then(|()| start_criu(&rootfs, &root, stdio))
         .and_then(|criu| criu.ask(Request::Restore, &options, &work_path.join(LOG), &mut attend))
-        .and_then(|_| pid.ok_or_else(|| "criu did not say which process it restored".into()))
-        .and_then(|pid| Ok(Process::of(Pid::from_raw(pid))?));
-    let process = restored.inspect_err(|_| {
-        let _ = cgroup.kill(super::kill::PATIENCE).and_then(|()| cgroup.delete());
-    })?;
-    let container = keep(dir, id, &bundle, process).inspect_err(|_| {
-        end(&process);
-        let _ = cgroup.delete();
+        .and_then(|_| match container.record.pid {
+            0 => Err("criu did not say which process it restored".into()),
+            _ => container.save(),
+        });
+    restored.inspect_err(|_| {
+        // The error that led here is the one to tell.
+        let _ = container.kill().and_then(|()| container.destroy());
     })?;
     Ok(Restored { container, console })
 }
 
-fn keep(dir: &Path, id: &ContainerId, bundle: &Bundle, process: Process) -> Result<Container, Error> {
-    if let Some(filter) = &bundle.filter {
-        sys::fs::atomic_write(dir.join("seccomp.bpf"), &filter.encode(), Durability::Rename, 0o600)?;
-    }
-    let record = create::record(id, &bundle.path, &bundle.spec, &bundle.plan)?;
-    let record = Record { pid: process.pid.as_raw(), start_time: process.start_time, ..record };
-    Container::create(dir.to_owned(), record)
+/// criu, in a mount namespace with the root file system at `root`.
+fn start_criu(rootfs: &Path, root: &Path, stdio: [Stdio; 3]) -> Result<Criu, Error> {
+    let aside = Aside::enter(rootfs, root)?;
+    let criu = Criu::start(stdio);
+    aside.leave()?;
+    criu
 }
 
-/// The hooks of a container's making would see processes that have long been made.
-fn refuse_hooks(bundle: &Bundle) -> Result<(), Error> {
+/// What a container gets while it is made, and can't be given to processes that have long been made: hooks, which would
+/// see them, and what is set up beside them.
+fn refuse_unrestorable(bundle: &Bundle) -> Result<(), Error> {
+    let beside = [
+        ("linux.intelRdt", bundle.plan.intel_rdt.is_some()),
+        ("linux.netDevices", !bundle.plan.net_devices.is_empty()),
+    ];
+    if let Some((field, _)) = beside.into_iter().find(|(_, is_used)| *is_used) {
+        return Err(format!("{field}: can't be set up for a container that is restored").into());
+    }
     let Some(all) = bundle.spec.hooks() else { return Ok(()) };
     let lists = [
         ("hooks.prestart", hooks::list(all.prestart())),
         ("hooks.createRuntime", hooks::list(all.create_runtime())),
         ("hooks.createContainer", hooks::list(all.create_container())),
         ("hooks.startContainer", hooks::list(all.start_container())),
+        ("hooks.poststart", hooks::list(all.poststart())),
     ];
     match lists.into_iter().find(|(_, is_used)| *is_used) {
         Some((field, _)) => Err(format!("{field}: a container with such hooks can't be restored").into()),
@@ -187,32 +207,49 @@ fn refuse_hooks(bundle: &Bundle) -> Result<(), Error> {
     }
 }
 
-/// The root file system as a mount of its own, which criu asks for; gone when this is dropped.
-struct Root(PathBuf);
+/// A mount namespace of its own for criu, with the root file system as a mount, which criu asks for. It ends with the last process
+/// in it: whatever becomes of us, nothing of the root file system is ever below the state directory where others look.
+struct Aside {
+    namespace: OwnedFd,
+    directory: OwnedFd,
+}
 
-impl Root {
-    fn mount(rootfs: &Path, dir: &Path) -> Result<Root, Error> {
-        let path = dir.join("criu-root");
-        std::fs::create_dir(&path).map_err(|error| format!("make {}: {error}", path.display()))?;
-        let mount = sys::mount::clone_tree(rootfs, true)?;
-        let private = Attr { propagation: Some(Propagation::Private), ..Attr::default() };
-        sys::mount::mount_setattr(&mount, true, &private)?;
-        // Its parent too has to pass nothing on: the directory becomes a mount first.
-        let below = sys::mount::clone_tree(&path, false)?;
-        sys::mount::mount_setattr(&below, false, &private)?;
-        sys::mount::attach(&below, &path)?;
-        let root = Root(path);
-        sys::mount::attach(&mount, &root.0)?;
-        Ok(root)
+impl Aside {
+    /// Enters it; the mount is at `path`, which is made.
+    fn enter(rootfs: &Path, path: &Path) -> Result<Aside, Error> {
+        std::fs::create_dir(path).map_err(|error| format!("make {}: {error}", path.display()))?;
+        let directory = std::fs::File::open(".").map_err(|error| format!("open the working directory: {error}"))?;
+        let aside = Aside { namespace: namespace::current(namespace::Kind::Mount)?, directory: directory.into() };
+        namespace::unshare(CloneFlags::CLONE_NEWNS)?;
+        match mount_root(rootfs, path) {
+            Ok(()) => Ok(aside),
+            Err(error) => {
+                aside.leave()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Back to where we were, and to the working directory there.
+    fn leave(self) -> Result<(), Error> {
+        namespace::setns(&self.namespace, namespace::Kind::Mount)?;
+        Ok(sys::process::change_directory(&self.directory)?)
     }
 }
 
-impl Drop for Root {
-    fn drop(&mut self) {
-        // Both; what can't be unmounted makes the removal of the directory fail, which is told.
-        while sys::mount::umount_detach(&self.0).is_ok() {}
-        let _ = std::fs::remove_dir(&self.0);
+fn mount_root(rootfs: &Path, path: &Path) -> Result<(), Error> {
+    let set = |mount: &OwnedFd, propagation| {
+        sys::mount::mount_setattr(mount, true, &Attr { propagation: Some(propagation), ..Attr::default() })
+    };
+    // What is unmounted on the host is not to be held here.
+    set(&sys::mount::open_tree_at("/", OpenTree::empty())?, Propagation::Slave)?;
+    // The mount's parent too has to pass nothing on: the directory becomes a mount first.
+    for source in [path, rootfs] {
+        let mount = sys::mount::clone_tree(source, source == rootfs)?;
+        set(&mount, Propagation::Private)?;
+        sys::mount::attach(&mount, path)?;
     }
+    Ok(())
 }
 
 /// Where the saved cgroups go: to the one that was made for this container.
@@ -268,12 +305,4 @@ fn add_fds(options: &mut Message, plan: &Plan, flags: &Flags) -> Result<Vec<Owne
         }
     }
     Ok(held)
-}
-
-/// Best effort: the error that led here is the one to tell.
-fn end(process: &Process) {
-    if let Ok(process) = process.open() {
-        let _ = process.send_signal(Signal::SIGKILL);
-        let _ = process.wait();
-    }
 }

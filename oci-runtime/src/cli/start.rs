@@ -28,12 +28,17 @@ pub(crate) fn start(store: &Store<'_>, id: &str) -> Result<(), Error> {
         Status::Created => {
             let ear = notify::listen(&container)?;
             let gate = open_gate(&container)?;
-            run_hooks(&container, gate)?;
+            // A hook may want to change the container itself.
             drop(lock);
+            run_hooks(&container, gate)?;
             ear.map_or(Ok(()), |ear| ear.wait(&container.process()))
         }
         Status::Stopped => Err("cannot start a container that has stopped".into()),
-        Status::Running => Err("cannot start an already running container".into()),
+        Status::Running => {
+            // That of a start that was killed before it came to remove it.
+            remove_fifo(&container)?;
+            Err("cannot start an already running container".into())
+        }
         Status::Paused => Err("cannot start a container in the paused state".into()),
     }
 }
@@ -55,8 +60,19 @@ fn open_gate(container: &Container) -> Result<File, Error> {
         // The container's own end is what woke us.
         _ => return Err("container process is already dead".into()),
     }
-    std::fs::remove_file(&path).map_err(|error| format!("remove {}: {error}", path.display()))?;
+    remove_fifo(container)?;
     Ok(fifo)
+}
+
+/// One that is not there is removed.
+fn remove_fifo(container: &Container) -> Result<(), Error> {
+    let path = container.fifo();
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("remove {}: {error}", path.display()).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The container has the other end of `gate` until its program is executed, or it ends.

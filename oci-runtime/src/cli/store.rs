@@ -1,12 +1,14 @@
 //! Container ids and their state directories.
 //!
 //! `<root>/<id>/state.json` holds the facts of a container, replaced as a whole when one changes; its status is worked out from the process
-//! each time. The directory is what makes an id unique: who makes it owns the id. `exec.fifo` is there until the
-//! container was started.
+//! each time. The directory is what makes an id unique: who makes it owns the id, and holds `lock` until there is a state.json
+//! (see `making.rs`); after that the lock is of whoever changes the container. `exec.fifo` is there until the container was
+//! started.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -16,12 +18,17 @@ use oci_runtime::resctrl::{self, Groups};
 use oci_spec::runtime::Hooks;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sys::Errno;
 use sys::fs::Durability;
+use sys::poll::Interest;
 use sys::process::{Pid, Process};
+use sys::record_lock::RecordLock;
+use sys::signal::Signal;
 
 use super::Error;
 use super::args::Root;
 use super::kill::PATIENCE;
+use super::making::{Abandoned, Making};
 use super::time::Timestamp;
 
 /// What clients match; the wording is runc's.
@@ -104,6 +111,9 @@ pub(crate) struct Record {
     pub(crate) keeps_keyring: bool,
 }
 
+/// In a state directory: see `making.rs`.
+pub(crate) const LOCK: &str = "lock";
+
 /// The version that is written, and the only one that is read.
 pub(crate) const RECORD_VERSION: u32 = 1;
 
@@ -140,7 +150,7 @@ impl Store<'_> {
     }
 
     /// Takes an id: makes its directory.
-    pub(crate) fn reserve(&self, id: &ContainerId) -> Result<PathBuf, Error> {
+    pub(crate) fn reserve(&self, id: &ContainerId) -> Result<Making, Error> {
         let named = |path: &Path, error| format!("make {}: {error}", path.display());
         let mut builder = std::fs::DirBuilder::new();
         builder.mode(0o700).recursive(true);
@@ -149,7 +159,10 @@ impl Store<'_> {
         // Whoever the container's user is opens exec.fifo in it; nobody else gets past the directory above.
         match builder.recursive(false).mode(0o711).create(&dir) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(StoreError::Exists.into()),
-            result => Ok(result.map(|()| dir.clone()).map_err(|error| named(&dir, error))?),
+            result => {
+                result.map_err(|error| named(&dir, error))?;
+                Making::in_directory(dir)
+            }
         }
     }
 
@@ -171,14 +184,18 @@ impl Store<'_> {
 
     /// The container, and a lock that keeps other verbs from changing it meanwhile. The lock has a file of its own:
     /// state.json is another one after each change.
-    pub(crate) fn load_locked(&self, id: &str) -> Result<(Container, sys::fs::Lock), Error> {
-        let lock = sys::fs::lock_exclusive(self.load(id)?.dir.join("lock"))?;
+    pub(crate) fn load_locked(&self, id: &str) -> Result<(Container, RecordLock), Error> {
+        let lock = match RecordLock::open(self.load(id)?.dir.join(LOCK)) {
+            Err(error) if error.is(Errno::ENOENT) => return Err(StoreError::NotExist.into()),
+            opened => opened?,
+        };
+        lock.take()?;
         Ok((self.load(id)?, lock))
     }
 
-    /// Removes the directory of an id whose creation was cut short.
-    pub(crate) fn remove_leftover(&self, id: &str) -> Result<(), Error> {
-        remove(&self.root.path.join(ContainerId::parse(id)?.0))
+    /// What the creation of this id left that was cut short before there was a state.json.
+    pub(crate) fn abandoned(&self, id: &str, force: bool) -> Result<Option<Abandoned>, Error> {
+        Abandoned::take(&self.root.path.join(ContainerId::parse(id)?.0), force)
     }
 
     /// The names in the directory, sorted. A default directory that nobody has made yet is empty.
@@ -202,14 +219,7 @@ impl Store<'_> {
 }
 
 impl Container {
-    /// Writes state.json: from here on the container exists.
-    pub(crate) fn create(dir: PathBuf, record: Record) -> Result<Container, Error> {
-        let container = Container { dir, record };
-        container.save()?;
-        Ok(container)
-    }
-
-    /// Writes state.json again, under [`Store::load_locked`]'s lock.
+    /// Writes state.json, under [`Store::load_locked`]'s lock or [`Making`]'s: from the first time on the container exists.
     pub(crate) fn save(&self) -> Result<(), Error> {
         let json = serde_json::to_vec(&self.record).map_err(|error| format!("encode state.json: {error}"))?;
         Ok(sys::fs::atomic_write(self.dir.join("state.json"), &json, Durability::Rename, 0o600)?)
@@ -229,11 +239,13 @@ impl Container {
     }
 
     pub(crate) fn status(&self) -> Result<Status, Error> {
-        if !self.process().is_running()? {
-            return Ok(Status::Stopped);
-        }
+        let Some(process) = self.process().running()? else { return Ok(Status::Stopped) };
         if self.cgroup()?.is_frozen()? {
             return Ok(Status::Paused);
+        }
+        // A start that was killed may have left the FIFO of a program that runs.
+        if process.has_executed {
+            return Ok(Status::Running);
         }
         match self.fifo().try_exists() {
             Ok(true) => Ok(Status::Created),
@@ -244,6 +256,28 @@ impl Container {
 
     pub(crate) fn cgroup(&self) -> Result<Cgroup, cgroup::Error> {
         Cgroup::open(&Layout::detect()?, &self.record.cgroup)
+    }
+
+    /// Ends all of it: its first process, wherever that may have been moved, and whoever is in its cgroup.
+    pub(crate) fn kill(&self) -> Result<(), Error> {
+        let first = match self.record.pid {
+            0 => None,
+            _ => match self.process().open() {
+                Err(error) if error.is(Errno::ESRCH) => None,
+                opened => Some(opened?),
+            },
+        };
+        match first.as_ref().map_or(Ok(()), |first| first.send_signal(Signal::SIGKILL)) {
+            Err(error) if error.is(Errno::ESRCH) => {}
+            sent => sent?,
+        }
+        self.cgroup()?.kill(PATIENCE)?;
+        let Some(first) = first else { return Ok(()) };
+        let ready = sys::poll::poll(&[(first.as_fd(), Interest::READ)], Some(PATIENCE))?;
+        match ready.first().is_some_and(|ready| !ready.is_empty()) {
+            true => Ok(()),
+            false => Err(format!("process {} of the container does not end", self.record.pid).into()),
+        }
     }
 
     /// Removes cgroup and directory of a container that has stopped. Without a PID namespace of its own some of its
@@ -259,11 +293,16 @@ impl Container {
     }
 }
 
-/// What is gone already is removed.
+/// Removes a state directory; what is gone already is removed. A mount in it, which is none of ours, is an error: what is below it
+/// is somebody's data.
 pub(crate) fn remove(dir: &Path) -> Result<(), Error> {
-    match std::fs::remove_dir_all(dir) {
+    let (Some(root), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(()) };
+    match std::fs::File::open(root) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        result => Ok(result.map_err(|error| format!("remove {}: {error}", dir.display()))?),
+        opened => {
+            let root = opened.map_err(|error| format!("open {}: {error}", root.display()))?;
+            Ok(sys::remove::remove_all(&root, name)?)
+        }
     }
 }
 

@@ -79,9 +79,17 @@ impl Process {
 
     /// True until the process has ended; one that waits to be reaped has.
     pub fn is_running(&self) -> Result<bool> {
+        Ok(self.running()?.is_some())
+    }
+
+    /// What is known of the process until it has ended.
+    pub fn running(&self) -> Result<Option<Stat>> {
         match stat(self.pid) {
-            Ok(stat) => Ok(stat.start_time == self.start_time && !matches!(stat.state, 'Z' | 'X' | 'x')),
-            Err(error) if error.is(Errno::ESRCH) => Ok(false),
+            Ok(stat) => {
+                let is_running = stat.start_time == self.start_time && !matches!(stat.state, 'Z' | 'X' | 'x');
+                Ok(is_running.then_some(stat))
+            }
+            Err(error) if error.is(Errno::ESRCH) => Ok(None),
             Err(error) => Err(error),
         }
     }
