@@ -16,8 +16,9 @@ use super::failed;
 use crate::error::PluginError;
 use crate::result::Cidr;
 
-/// The carrier of a new pair is reported by a work queue; seconds mean that something is wrong.
-const CARRIER_LIMIT: Duration = Duration::from_secs(5);
+/// The carrier of a new pair is reported by a work queue, which a busy machine keeps waiting; this long means that
+/// something is wrong.
+const CARRIER_LIMIT: Duration = Duration::from_secs(20);
 
 /// The bridge, made if it isn't there, up.
 pub(super) fn ensure_bridge(host: &mut RouteSocket, config: &Config) -> Result<Link, PluginError> {

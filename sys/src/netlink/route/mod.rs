@@ -113,14 +113,18 @@ impl RouteSocket {
         // before the first look, so that no change falls between the two.
         let mut events = Socket::open(Protocol::Route)?;
         events.join(GROUP_LINK)?;
+        let mut in_time = true;
         loop {
             match self.link_by_index(link)? {
                 None => return Ok(false),
                 Some(link) if link.operational => return Ok(true),
+                Some(_) if !in_time => return Ok(false),
                 Some(_) => {}
             }
-            if !events.wait(deadline)? {
-                return Ok(false);
+            // The last look comes after the last wait.
+            in_time = events.wait(deadline)?;
+            if !in_time {
+                continue;
             }
             match events.receive() {
                 // An overrun only means that there were changes: the next look sees them.
