@@ -50,7 +50,7 @@ fn machine() -> Result<()> {
     modules::load_all("/modules")?;
     mounts::root()?;
     mounts::system()?;
-    modules::load_named(&["overlay", "bridge", "veth", "nf_tables", "loop", "virtio_console"])?;
+    modules::load_named(&["overlay", "bridge", "veth", "nf_tables", "loop", "fuse", "virtio_console"])?;
     nix::unistd::sethostname("vm").map_err(|error| format!("set the host's name: {error}"))?;
     mounts::link_up("lo")
 }
