@@ -7,6 +7,7 @@
 use crate::failure::{Failure, Result};
 use crate::spec::mounts::Volume;
 use sys::Errno;
+use sys::procfs::ProcFd;
 use sys::rootfd::RootFd;
 
 /// Makes and fills the directories. Blocks.
@@ -22,7 +23,8 @@ pub(crate) fn fill(volumes: &[Volume], rootfs: &RootFd) -> Result<()> {
             Err(error) => return Err(failure(&error)),
         };
         let target = RootFd::open(&volume.source).map_err(|error| failure(&error))?;
-        sys::copy::copy_content(&source, &target).map_err(|error| failure(&error))?;
+        let procfs = ProcFd::open().map_err(|error| failure(&error))?;
+        sys::copy::copy_content(&source, &target, &procfs).map_err(|error| failure(&error))?;
     }
     Ok(())
 }
