@@ -59,9 +59,13 @@ fn freeze_v1(dir: &Dir) -> Result<()> {
     or_thaw(frozen, || dir.write("freezer.state", "THAWED"))
 }
 
+/// Somebody who sends a signal at the same time thaws it when he has: it is asked for again at every look.
 fn freeze_v2(dir: &Dir) -> Result<()> {
-    dir.write("cgroup.freeze", "1")?;
-    or_thaw(wait_until(dir, || has_line(dir, "cgroup.events", "frozen 1")), || dir.write("cgroup.freeze", "0"))
+    let frozen = wait_until(dir, || {
+        dir.write("cgroup.freeze", "1")?;
+        has_line(dir, "cgroup.events", "frozen 1")
+    });
+    or_thaw(frozen, || dir.write("cgroup.freeze", "0"))
 }
 
 fn or_thaw(frozen: Result<()>, thaw: impl FnOnce() -> Result<()>) -> Result<()> {
