@@ -149,8 +149,9 @@ fn the_reaper_ends_with_a_killed_shim() {
         !Path::new("/proc").join(reaper.to_string()).exists() || status(reaper, "State").starts_with('Z')
     });
     let cgroup = pod.cgroup_of("reaper");
+    let dir = pod.dir.clone();
     drop(pod);
-    remove_cgroup(&world, &cgroup);
+    remove_what_is_left(&world, &cgroup, &dir);
 }
 
 #[test]
@@ -169,8 +170,9 @@ fn a_killed_shim_leaves_its_containers_to_the_daemon_to_kill() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
     eventually("the container is gone", LONG, || !Path::new("/proc").join(pid.to_string()).exists());
     let cgroup = pod.cgroup_of("c");
+    let dir = pod.dir.clone();
     drop(pod);
-    remove_cgroup(&world, &cgroup);
+    remove_what_is_left(&world, &cgroup, &dir);
 }
 
 #[test]
@@ -214,8 +216,9 @@ fn what_the_shim_takes_for_itself_is_not_for_its_containers() {
     pod.stop();
 }
 
-/// Removes the cgroup of a pod whose shim was killed, as its daemon would.
-fn remove_cgroup(world: &World, cgroup: &str) {
+/// Removes what a pod whose shim was killed has left, as its daemon would: a cgroup, and below Linux 6.15 the `/dev/shm`.
+fn remove_what_is_left(world: &World, cgroup: &str, dir: &Path) {
+    let _mounted_nowhere = sys::mount::umount_detach(dir.join("shm"));
     for dir in world.cgroup_dirs(cgroup) {
         eventually("a cgroup is removed", LONG, || !dir.exists() || fs::remove_dir(&dir).is_ok());
     }

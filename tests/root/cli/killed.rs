@@ -21,7 +21,7 @@ fn restoring(container: &Container<'_>) -> Child {
     }
     tests::write(&images.join("descriptors.json"), "[]");
     let criu = bin.join("criu");
-    tests::write(&criu, &format!("#!/bin/bash\ntouch {}\nexec cat <&$2 >/dev/null\n", asked.display()));
+    tests::write(&criu, format!("#!/bin/bash\ntouch {}\nexec cat <&$2 >/dev/null\n", asked.display()));
     std::fs::set_permissions(&criu, PermissionsExt::from_mode(0o755)).expect("an executable file");
     let mut restore = container.bundle.runtime();
     let path = std::env::join_paths([bin.as_path(), "/usr/bin".as_ref(), "/bin".as_ref()]).expect("a PATH");
