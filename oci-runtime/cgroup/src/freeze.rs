@@ -9,14 +9,19 @@ use crate::dir::Dir;
 use crate::{Cgroup, Error, Result};
 
 /// Freezing fails if it takes longer: a task in an uninterruptible sleep cannot be frozen.
-const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Cgroup {
     /// Stops every process. A cgroup without processes is frozen at once.
     pub fn freeze(&self) -> Result<()> {
+        self.freeze_within(FREEZE_DEADLINE)
+    }
+
+    /// [`Cgroup::freeze`] with less patience.
+    pub(crate) fn freeze_within(&self, deadline: Duration) -> Result<()> {
         match (self.controller("freezer"), self.unified_dir()) {
-            (Some(dir), _) => freeze_v1(dir),
-            (None, Some(dir)) => freeze_v2(dir),
+            (Some(dir), _) => freeze_v1(dir, deadline),
+            (None, Some(dir)) => freeze_v2(dir, deadline),
             (None, None) => Err(Error::Unsupported { what: format!("freeze {}: no freezer is mounted", self.path()) }),
         }
     }
@@ -50,8 +55,8 @@ impl Cgroup {
 
 /// A task that is just being forked escapes one pass of the v1 freezer and leaves it FREEZING; writing the state
 /// again makes another pass (Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst).
-fn freeze_v1(dir: &Dir) -> Result<()> {
-    let frozen = wait_until(dir, || {
+fn freeze_v1(dir: &Dir, deadline: Duration) -> Result<()> {
+    let frozen = wait_until(dir, deadline, || {
         dir.write("freezer.state", "FROZEN")?;
         has_line(dir, "freezer.state", "FROZEN")
     });
@@ -60,8 +65,8 @@ fn freeze_v1(dir: &Dir) -> Result<()> {
 }
 
 /// Somebody who sends a signal at the same time thaws it when he has: it is asked for again at every look.
-fn freeze_v2(dir: &Dir) -> Result<()> {
-    let frozen = wait_until(dir, || {
+fn freeze_v2(dir: &Dir, deadline: Duration) -> Result<()> {
+    let frozen = wait_until(dir, deadline, || {
         dir.write("cgroup.freeze", "1")?;
         has_line(dir, "cgroup.events", "frozen 1")
     });
@@ -83,12 +88,12 @@ fn has_line(dir: &Dir, name: &str, wanted: &str) -> Result<bool> {
     Ok(dir.read(name)?.lines().any(|line| line == wanted))
 }
 
-fn wait_until(dir: &Dir, mut reached: impl FnMut() -> Result<bool>) -> Result<()> {
+fn wait_until(dir: &Dir, deadline: Duration, mut reached: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     let mut step = Duration::from_micros(100);
     while !reached()? {
-        if start.elapsed() > FREEZE_DEADLINE {
-            let (path, seconds) = (dir.path().to_owned(), FREEZE_DEADLINE.as_secs());
+        if start.elapsed() > deadline {
+            let (path, seconds) = (dir.path().to_owned(), deadline.as_secs());
             return Err(Error::Deadline { path, state: "frozen", seconds });
         }
         step = (step * 2).min(Duration::from_millis(20));

@@ -14,7 +14,12 @@ use sys::process::{Pid, PidFd};
 use sys::signal::{Number, Signal};
 
 use crate::cgroup::pause;
+use crate::freeze::FREEZE_DEADLINE;
 use crate::{Cgroup, Error, Result};
+
+/// How long a cgroup may take to freeze before its processes are killed as they run: one of them in an uninterruptible
+/// sleep can't be frozen, and is no reason to spare the others.
+const FREEZE_BEFORE_KILL: Duration = Duration::from_secs(1);
 
 impl Cgroup {
     /// Kills every process, here and below, and waits until none is left. A frozen cgroup is thawed for it.
@@ -28,12 +33,18 @@ impl Cgroup {
         }
         // Whoever is left was in the v1 side only, moved there by somebody else; or the kernel is older than cgroup.kill.
         let mut step = Duration::from_micros(200);
+        let mut unfrozen = None;
         while !self.processes()?.is_empty() {
             if Instant::now() > end {
                 let path = self.members().first().map(|member| member.dir.path().to_owned()).unwrap_or_default();
-                return Err(Error::Deadline { path, state: "empty", seconds: deadline.as_secs() });
+                let populated = Error::Deadline { path, state: "empty", seconds: deadline.as_secs() };
+                return Err(unfrozen.unwrap_or(populated));
             }
-            self.signal(Signal::SIGKILL)?;
+            match unfrozen {
+                None => unfrozen = self.kill_frozen(end)?,
+                // What is forked meanwhile is on the next list.
+                Some(_) => self.signal_each(Signal::SIGKILL.into())?,
+            }
             pause(step);
             step = (step * 2).min(Duration::from_millis(50));
         }
@@ -46,13 +57,22 @@ impl Cgroup {
         let signal = signal.into();
         let was_frozen = self.is_frozen()?;
         if !was_frozen {
-            self.freeze_unless_gone()?;
+            self.freeze_unless_gone(FREEZE_DEADLINE)?;
         }
         let sent = self.signal_each(signal);
         if !was_frozen || signal == Signal::SIGKILL.into() {
             self.thaw()?;
         }
         sent
+    }
+
+    /// Kills every process that is there now, frozen if that works; else the reason why not.
+    fn kill_frozen(&self, end: Instant) -> Result<Option<Error>> {
+        let left = end.saturating_duration_since(Instant::now());
+        let frozen = if self.is_frozen()? { Ok(()) } else { self.freeze_unless_gone(left.min(FREEZE_BEFORE_KILL)) };
+        let sent = self.signal_each(Signal::SIGKILL.into());
+        self.thaw()?;
+        sent.map(|()| frozen.err())
     }
 
     fn signal_each(&self, signal: Number) -> Result<()> {
@@ -66,8 +86,8 @@ impl Cgroup {
         Ok(())
     }
 
-    fn freeze_unless_gone(&self) -> Result<()> {
-        match self.freeze() {
+    fn freeze_unless_gone(&self, deadline: Duration) -> Result<()> {
+        match self.freeze_within(deadline) {
             Err(error) if error.is_gone() => Ok(()),
             result => result,
         }
@@ -111,5 +131,32 @@ impl Cgroup {
                 Err(source) => return Err(Error::Call { what: "poll cgroup.events".to_owned(), source }),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dir::fixture::Fixture;
+    use crate::{Kind, Layout};
+
+    #[test]
+    fn processes_are_killed_although_one_cannot_be_frozen() {
+        let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().expect("a process");
+        let fixture = Fixture::new(&[
+            ("c/cgroup.procs", &format!("{}\n", sleeper.id())),
+            ("c/cgroup.events", "populated 1\nfrozen 0\n"),
+            ("c/cgroup.freeze", "0\n"),
+        ]);
+        let layout = Layout::open(vec![(Kind::V2, fixture.dir.path().to_owned())]).expect("a layout");
+        let cgroup = Cgroup::open(&layout, "/c").expect("a cgroup");
+        // The list in the fixture stays as it is.
+        let error = cgroup.kill(Duration::from_millis(300)).expect_err("a process is left").to_string();
+        let process = PidFd::open(Pid::from_raw(sleeper.id().cast_signed())).expect("its pidfd");
+        let ended = sys::poll::poll(&[(process.as_fd(), sys::poll::Interest::READ)], Some(Duration::from_secs(10)));
+        sleeper.kill().and_then(|()| sleeper.wait()).expect("its end");
+        assert_eq!(ended.expect("a wait"), [sys::poll::Interest::READ]);
+        assert!(error.contains("frozen"), "{error}");
+        assert_eq!(fixture.content("c/cgroup.freeze"), "0");
     }
 }
