@@ -70,8 +70,9 @@ impl Inherited {
 /// Takes the fds that the caller passes through, before anything is opened that could stand in for a missing one.
 pub(crate) fn claim_inherited(preserve: u32, with_sockets: bool) -> Result<Inherited, Error> {
     let sockets = if with_sockets { sockets_for_us() } else { 0 };
+    let end = end_of_inherited(sockets, preserve)?;
     let mut fds = Vec::new();
-    for number in 3..3 + sockets + preserve {
+    for number in 3..end {
         let claimed = sys::fd::claim_inherited(number.cast_signed())
             .map_err(|error| format!("unable to stat preserved-fd {} (of {preserve}): {error}", number - 3))?;
         // It is for the container's program, and we execute nothing else.
@@ -79,8 +80,16 @@ pub(crate) fn claim_inherited(preserve: u32, with_sockets: bool) -> Result<Inher
         fds.push(claimed);
     }
     // Whatever else was left open for us is nobody's business in a container.
-    sys::fd::close_range_cloexec(3 + sockets + preserve)?;
+    sys::fd::close_range_cloexec(end)?;
     Ok(Inherited { fds, sockets })
+}
+
+/// The number after the last fd that is passed through.
+fn end_of_inherited(sockets: u32, preserve: u32) -> Result<u32, Error> {
+    let end = sockets.checked_add(preserve).and_then(|count| count.checked_add(3));
+    end.filter(|end| i32::try_from(*end).is_ok()).ok_or_else(|| {
+        format!("{sockets} fds of LISTEN_FDS and {preserve} of --preserve-fds: there are no such fds").into()
+    })
 }
 
 /// `LISTEN_FDS`, if it is meant for this process.
@@ -145,5 +154,19 @@ pub(crate) fn write_pid_file(path: Option<&Path>, pid: i32) -> Result<(), Error>
     match path {
         Some(path) => Ok(sys::fs::atomic_write(path, pid.to_string().as_bytes(), Durability::Rename, 0o644)?),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_fds_than_there_are_numbers_is_refused() {
+        assert_eq!(end_of_inherited(1, 2).expect("a number"), 6);
+        for (sockets, preserve) in [(0, u32::MAX), (u32::MAX, u32::MAX), (u32::MAX - 3, 1), (0, i32::MAX as u32)] {
+            let error = end_of_inherited(sockets, preserve).expect_err("too many").to_string();
+            assert!(error.contains("--preserve-fds: there are no such fds"), "{error}");
+        }
     }
 }

@@ -20,8 +20,9 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
         seconds += count.parse::<f64>().ok()? * factor;
         rest = after;
     }
-    // One that does not fit is no time that anybody waits.
-    (!text.is_empty()).then(|| Duration::try_from_secs_f64(seconds).ok()).flatten()
+    let time = Duration::try_from_secs_f64(seconds).ok().filter(|_| !text.is_empty());
+    // Go's go to 292 years; the clock could not be told of much longer ones.
+    time.filter(|time| i64::try_from(time.as_nanos()).is_ok())
 }
 
 #[cfg(test)]
@@ -33,7 +34,9 @@ mod tests {
         for (text, millis) in [("5s", 5000), ("500ms", 500), ("1m30s", 90_000), ("1.5h", 5_400_000), ("0", 0)] {
             assert_eq!(parse(text), Some(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "5", "s", "5x", "-5s", "5s5", "1.2.3s", "99999999999999999999h"] {
+        for text in
+            ["", "5", "s", "5x", "-5s", "5s5", "1.2.3s", "99999999999999999999h", "3000000000000000h", "2562048h"]
+        {
             assert_eq!(parse(text), None, "{text}");
         }
     }
