@@ -69,7 +69,9 @@ impl Foreground {
         let mut ended: Option<Exit> = None;
         let mut heard = Instant::now();
         loop {
-            let timeout = ended.map(|_| SILENCE.saturating_sub(heard.elapsed()));
+            // Output that our reader has not taken yet is not silence, however long it takes.
+            let silent = ended.is_some() && self.channels.iter().all(|channel| channel.pending.is_empty());
+            let timeout = silent.then(|| SILENCE.saturating_sub(heard.elapsed()));
             if self.wait(timeout)? {
                 heard = Instant::now();
             } else if timeout.is_some_and(|timeout| timeout.is_zero()) {
@@ -79,6 +81,8 @@ impl Foreground {
                 match Signal::try_from(received.signal.get()) {
                     Ok(Signal::SIGCHLD) => ended = reap(pid)?.or(ended),
                     Ok(Signal::SIGWINCH) => terminal.iter().for_each(Terminal::resize),
+                    // Nobody else is left for it to end.
+                    Ok(Signal::SIGHUP | Signal::SIGINT | Signal::SIGTERM) if ended.is_some() => self.channels.clear(),
                     // A process that is ending needs no signal any more.
                     _ => drop(process.open().and_then(|process| process.send_signal(received.signal))),
                 }

@@ -76,14 +76,15 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     };
     let failure = if matches!(verb, Verb::Exec(_)) { EXEC_FAILED } else { FAILED };
     let prepared = protect(&verb).and_then(|()| streams::claim_inherited(verb.preserve_fds(), verb.takes_sockets()));
-    let inherited = match prepared {
-        Ok(inherited) => inherited,
-        Err(error) => return fail(&mut log, error.as_ref(), failure),
-    };
+    // Opened behind them, so that it can't stand in for a missing fd, and before their errors are told.
     match Log::open(&global.log) {
         Ok(opened) => log = opened,
         Err(error) => return fail(&mut log, error.as_ref(), failure),
     }
+    let inherited = match prepared {
+        Ok(inherited) => inherited,
+        Err(error) => return fail(&mut log, error.as_ref(), failure),
+    };
     match dispatch(&global, verb, inherited, &mut log) {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(&mut log, error.as_ref(), failure),
@@ -109,7 +110,7 @@ fn dispatch(global: &Global, verb: Verb, inherited: streams::Inherited, log: &mu
         Verb::Restore(flags) => restore::restore(&store, &flags, log).map_err(|e| failed("restore", e)),
         Verb::Resume { id } => pause::resume(&store, &id).map(|()| 0),
         Verb::Spec(flags) => spec::spec(&flags).map(|()| 0),
-        Verb::Update(flags) => update::update(&store, &flags).map(|()| 0),
+        Verb::Update(flags) => update::update(&store, &flags, log).map(|()| 0),
     }
 }
 

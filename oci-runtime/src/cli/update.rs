@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use super::Error;
 use super::args::{self, Stop};
 use super::help::Help;
+use super::log::Log;
 use super::store::{Status, Store, StoreError};
 
 mod size;
@@ -31,6 +32,8 @@ pub(crate) struct Flags {
     pub(crate) cache: Option<String>,
     /// As that, for the memory bandwidth.
     pub(crate) bandwidth: Option<String>,
+    /// A limit of the kernel's memory is asked for, which it has dropped.
+    pub(crate) kernel_memory: bool,
 }
 
 pub(crate) const HELP: Help = Help {
@@ -99,8 +102,10 @@ impl Flags {
                 self.file = args::path(parser)?;
                 return Ok(());
             }
-            // The kernel has dropped these limits; runc takes the flags and says so, once.
-            "--kernel-memory" | "--kernel-memory-tcp" => return args::text(parser).map(drop),
+            "--kernel-memory" | "--kernel-memory-tcp" => {
+                self.kernel_memory |= !args::text(parser)?.is_empty();
+                return Ok(());
+            }
             "--l3-cache-schema" | "--mem-bw-schema" => {
                 let line = Some(args::text(parser)?).filter(|line| !line.is_empty());
                 *(if name == "--mem-bw-schema" { &mut self.bandwidth } else { &mut self.cache }) = line;
@@ -137,7 +142,11 @@ impl Kind {
 }
 
 /// Applies the limits; after a failure those from before hold again.
-pub(crate) fn update(store: &Store<'_>, flags: &Flags) -> Result<(), Error> {
+pub(crate) fn update(store: &Store<'_>, flags: &Flags, log: &mut Log) -> Result<(), Error> {
+    if flags.kernel_memory {
+        // As runc.
+        log.warn("Kernel memory settings are ignored and will be removed");
+    }
     let (mut container, _lock) = store.load_locked(&flags.id)?;
     if container.status()? == Status::Stopped {
         return Err(StoreError::NotRunning.into());

@@ -1,12 +1,15 @@
 //! run and exec: streams, terminals, signals, exit codes, inherited fds.
 
 use std::io::{Read, Seek, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
+use sys::poll::Interest;
+use sys::process::{Pid, PidFd};
 use tests::{World, eventually, output};
 
 use super::{Container, STAY, check_refused, is_ours};
@@ -324,4 +327,34 @@ fn a_signal_reaches_a_container_that_does_not_read_its_terminal() {
     stalls(|| input.stream_position().expect("the offset") as usize);
     output(Command::new("kill").arg(running.0.id().to_string())).success();
     assert_eq!(running.code(), Some(42));
+}
+
+#[test]
+fn output_waits_for_a_slow_reader_also_after_the_end_of_the_program() {
+    let world = World::enter();
+    // More than our pipe and the program's hold together would keep the program.
+    let container = Container::new(&world, "head -c 100000 /dev/zero; touch /ready");
+    let mut child = run(&container, &[]).stdout(Stdio::piped()).spawn().expect("start the runtime");
+    let mut stdout = child.stdout.take().expect("a pipe");
+    let running = Running(child);
+    container.is_ready();
+    container.has_stopped();
+    let process = PidFd::open(Pid::from_raw(running.0.id().cast_signed())).expect("the runtime's pidfd");
+    let ends = sys::poll::poll(&[(process.as_fd(), Interest::READ)], Some(Duration::from_secs(1))).expect("a wait");
+    assert_eq!(ends, [Interest::empty()], "the runtime has not waited");
+    let mut back = Vec::new();
+    stdout.read_to_end(&mut back).expect("stdout");
+    assert_eq!(back.len(), 100_000);
+}
+
+#[test]
+fn a_missing_fd_is_told_in_the_log_too() {
+    let world = World::enter();
+    let container = Container::started(&world);
+    let log = container.bundle.dir.join("log.json");
+    let mut command = container.bundle.runtime();
+    command.arg("--log").arg(&log).args(["--log-format", "json", "exec", "--preserve-fds", "900"]);
+    check_refused(&output(command.args([&container.bundle.id, "true"])), 255, "preserved-fd");
+    let log = std::fs::read_to_string(log).expect("the log");
+    assert!(!is_ours() || log.contains("unable to stat preserved-fd"), "{log}");
 }

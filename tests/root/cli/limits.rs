@@ -103,6 +103,14 @@ fn after_an_update_that_fails_the_old_limits_hold() {
 }
 
 #[test]
+fn a_limit_that_the_kernel_has_dropped_is_warned_of() {
+    let world = World::enter();
+    let container = limited(&world, json!({}));
+    let done = container.verb(&["update", "--kernel-memory", "64M", "--pids-limit", "20"]);
+    assert!(done.code == 0 && done.stderr.contains("Kernel memory settings are ignored"), "{done:?}");
+}
+
+#[test]
 fn an_update_that_makes_no_sense_is_refused_by_the_flags_name() {
     let world = World::enter();
     let container = limited(&world, json!({}));
