@@ -261,12 +261,12 @@ impl Drop for Running {
     }
 }
 
-/// Waits until more than 64 KiB, which is what the kernel holds for a terminal, were taken, and then no more is.
+/// Waits until no more input is taken, after more than a few reads of it: the kernel holds about 64 KiB for a terminal.
 fn stalls(mut taken: impl FnMut() -> usize) {
     let (mut last, mut looks) = (0, 0);
     eventually("no more input is taken", Duration::from_secs(20), || {
         let now = taken();
-        looks = if now == last && now >= 64 << 10 { looks + 1 } else { 0 };
+        looks = if now == last && now >= 16 << 10 { looks + 1 } else { 0 };
         last = now;
         looks > 20
     });
