@@ -13,16 +13,15 @@ const FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 /// Copies CPUs and memory nodes from the root of the hierarchy down to the last cgroup of the path, wherever one
 /// has none. A cgroup that has some keeps them.
 pub(crate) fn inherit(root: &Dir, path: &CgroupPath) -> Result<()> {
-    let leaf = root.subdir(path.relative())?;
+    let mut above = PathBuf::new();
+    let dirs = path.components().map(|component| {
+        above.push(component);
+        root.subdir(&above)
+    });
+    let dirs = dirs.collect::<Result<Vec<Dir>>>()?;
     for file in FILES {
-        if !is_empty(&leaf, file)? {
-            continue;
-        }
         let mut value = root.read(file)?;
-        let mut above = PathBuf::new();
-        for component in path.components() {
-            above.push(component);
-            let dir = root.subdir(&above)?;
+        for dir in &dirs {
             let own = dir.read(file)?;
             match own.trim().is_empty() {
                 true => dir.write(file, value.trim())?,
@@ -31,10 +30,6 @@ pub(crate) fn inherit(root: &Dir, path: &CgroupPath) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn is_empty(dir: &Dir, file: &str) -> Result<bool> {
-    Ok(dir.read(file)?.trim().is_empty())
 }
 
 /// Sets what was asked for; the kernel refuses what the parent does not have.
