@@ -86,6 +86,9 @@ fn a_process_object_of_which_anything_was_changed_ends_in_an_error_or_a_process(
             let mut random = Random::new(seed(), number.into());
             let mut object = random.pick(&seeds)["process"].clone();
             mutate::mutate(&mut object, &grafts, &mut random);
+            if !safety::ends(&object) {
+                object = json!({});
+            }
             let text = mutate::text(&object, &mut random);
             tests::write(&process, &text);
             let mut command = bundle.runtime();
