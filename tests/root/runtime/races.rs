@@ -7,10 +7,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::fcntl::{RenameFlags, renameat2};
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::{Output, World, output, write};
 
 use super::bundle::Bundle;
@@ -288,20 +288,24 @@ fn an_exec_waits_for_nothing_and_leaves_no_root_whatever_is_exchanged() {
     without_mount(&mut bundle, "/dev");
     make_dirs(&bundle, &["srv"]);
     output(world.command("mkfifo").arg(bundle.rootfs("etc/fifo"))).success();
-    let running = bundle.start();
+    let _running = bundle.start();
     let pairs = [
         Pair::with_link(&bundle.rootfs("dev"), ["null", "out"], canary.dir.join("file")),
         Pair::with_link(&bundle.rootfs("dev"), ["pts", "mx"], canary.dir.join("pts")),
         Pair::with_link(&bundle.rootfs(""), ["srv", "out"], "/proc/self/fd/3"),
         Pair::new(&bundle.rootfs("etc"), ["passwd", "fifo"]),
     ];
+    let process = bundle.dir.join("process.json");
     race("exec", &pairs, |number| {
-        let begun = Instant::now();
-        let terminal: Value = json!(number % 3 == 0);
-        let done = running.exec("pwd", json!({"cwd": "/srv", "terminal": terminal}));
-        assert!(begun.elapsed() < Duration::from_secs(5) * tests::slow(), "{done:?}");
-        assert!(done.code == 255 || ["/srv", "/out"].contains(&done.stdout.trim()), "{done:?}");
-        done
+        let user = json!({"uid": 0, "gid": 0});
+        let object =
+            json!({"args": ["pwd"], "cwd": "/srv", "env": ["PATH=/bin"], "user": user, "terminal": number % 3 == 0});
+        write(&process, object.to_string());
+        let mut command = bundle.runtime();
+        command.arg("exec").arg("--process").arg(&process).arg(&bundle.id);
+        let (end, stdout) = attempt(command, &bundle.dir, 255).unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert!(end == End::Refused || ["/srv", "/out"].contains(&stdout.trim()), "{stdout}");
+        Output { code: i32::from(end == End::Refused), stdout, stderr: String::new() }
     });
     canary.is_unchanged();
 }
