@@ -1,3 +1,5 @@
+//! Flags as engines give them.
+
 use super::*;
 
 fn parsed(line: &str) -> Result<Command, String> {
