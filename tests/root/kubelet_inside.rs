@@ -92,7 +92,8 @@ fn a_pod_s_cgroup_is_that_of_its_class_and_goes_with_it() {
         ("burstable", json!({ "requests": { "cpu": "100m", "memory": "32Mi" } })),
         ("besteffort", json!({})),
     ] {
-        let script = format!("cat /proc/self/oom_score_adj > /out/.{name}; mv /out/.{name} /out/{name}; sleep 1000");
+        // With something left to do, or the shell would become the last command and be found no more.
+        let script = format!("cat /proc/self/oom_score_adj > /out/.{name}; mv /out/.{name} /out/{name}; sleep 1000; :");
         let container = json!({
             "image": "registry.example/base:1", "command": ["sh", "-c", script], "resources": resources,
         });
