@@ -130,8 +130,10 @@ fn restore_in(
     let layout = create::complete(&mut bundle.plan, id)?;
     let plan = &bundle.plan;
     let record = create::record(id, &bundle.path, &bundle.spec, plan)?;
-    let (images, work, work_path) = flags.criu.directories()?;
     let root = making.dir.join("criu-root");
+    let aside = Aside::make(&record.rootfs, &root)?;
+    // Opened where criu is: it mounts below the directory of its log.
+    let (images, work, work_path) = aside.within(|| flags.criu.directories())?;
     let mut options = flags.criu.options(&images, &work, LOG);
     options.switch(6, true).text(13, &root.display().to_string()).switch(26, true);
     options.text(53, flags.lsm_profile.as_deref().unwrap_or_default());
@@ -140,7 +142,6 @@ fn restore_in(
     add_mounts(&mut options, plan, &record.cgroup)?;
     // Held until criu has them too: its program inherits them.
     let _inherited = add_fds(&mut options, plan, flags)?;
-    let rootfs = record.rootfs.clone();
     let mut container = Container { dir: making.dir.clone(), record };
     if let Some(filter) = &bundle.filter {
         sys::fs::atomic_write(container.filter(), &filter.encode(), Durability::Rename, 0o600)?;
@@ -162,7 +163,7 @@ fn restore_in(
     };
     let restored = making
         .has_cgroup()
-        .and_then(|()| start_criu(&rootfs, &root, stdio))
+        .and_then(|()| aside.within(|| Criu::start(stdio)))
         .and_then(|criu| criu.ask(Request::Restore, &options, &work_path.join(LOG), &mut attend))
         .and_then(|_| match container.record.pid {
             0 => Err("criu did not say which process it restored".into()),
@@ -173,14 +174,6 @@ fn restore_in(
         let _ = container.kill().and_then(|()| container.destroy());
     })?;
     Ok(Restored { container, console })
-}
-
-/// criu, in a mount namespace with the root file system at `root`.
-fn start_criu(rootfs: &Path, root: &Path, stdio: [Stdio; 3]) -> Result<Criu, Error> {
-    let aside = Aside::enter(rootfs, root)?;
-    let criu = Criu::start(stdio);
-    aside.leave()?;
-    criu
 }
 
 /// What a container gets while it is made, and can't be given to processes that have long been made: hooks, which would
@@ -210,28 +203,43 @@ fn refuse_unrestorable(bundle: &Bundle) -> Result<(), Error> {
 /// A mount namespace of its own for criu, with the root file system as a mount, which criu asks for. It ends with the last process
 /// in it: whatever becomes of us, nothing of the root file system is ever below the state directory where others look.
 struct Aside {
+    inside: Place,
+    outside: Place,
+}
+
+impl Aside {
+    /// The mount is at `path`, which is made.
+    fn make(rootfs: &Path, path: &Path) -> Result<Aside, Error> {
+        std::fs::create_dir(path).map_err(|error| format!("make {}: {error}", path.display()))?;
+        let outside = Place::here()?;
+        namespace::unshare(CloneFlags::CLONE_NEWNS)?;
+        let inside = mount_root(rootfs, path).and_then(|()| Place::here());
+        outside.enter()?;
+        Ok(Aside { inside: inside?, outside })
+    }
+
+    /// Does it there: what it starts stays there, and what it opens is of the mounts there.
+    fn within<T>(&self, action: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        self.inside.enter()?;
+        let done = action();
+        self.outside.enter()?;
+        done
+    }
+}
+
+/// A mount namespace, and the working directory in it: entering a namespace alone leads to its root.
+struct Place {
     namespace: OwnedFd,
     directory: OwnedFd,
 }
 
-impl Aside {
-    /// Enters it; the mount is at `path`, which is made.
-    fn enter(rootfs: &Path, path: &Path) -> Result<Aside, Error> {
-        std::fs::create_dir(path).map_err(|error| format!("make {}: {error}", path.display()))?;
+impl Place {
+    fn here() -> Result<Place, Error> {
         let directory = std::fs::File::open(".").map_err(|error| format!("open the working directory: {error}"))?;
-        let aside = Aside { namespace: namespace::current(namespace::Kind::Mount)?, directory: directory.into() };
-        namespace::unshare(CloneFlags::CLONE_NEWNS)?;
-        match mount_root(rootfs, path) {
-            Ok(()) => Ok(aside),
-            Err(error) => {
-                aside.leave()?;
-                Err(error)
-            }
-        }
+        Ok(Place { namespace: namespace::current(namespace::Kind::Mount)?, directory: directory.into() })
     }
 
-    /// Back to where we were, and to the working directory there.
-    fn leave(self) -> Result<(), Error> {
+    fn enter(&self) -> Result<(), Error> {
         namespace::setns(&self.namespace, namespace::Kind::Mount)?;
         Ok(sys::process::change_directory(&self.directory)?)
     }
