@@ -289,17 +289,29 @@ fn make_all(root: &Dir, path: &CgroupPath) -> Result<Made> {
     Ok(made)
 }
 
-/// Makes the cgroup in one hierarchy; its parents only if they turn out to be missing.
+/// Makes the cgroup in one hierarchy; its parents only if they turn out to be missing. After a failure it is not there, unless it
+/// was before.
 pub(crate) fn make(hierarchy: &Arc<Hierarchy>, path: &CgroupPath) -> Result<Member> {
     let made = match hierarchy.root.make(path.relative()) {
         Err(error) if error.errno() == Some(Errno::ENOENT) => make_all(&hierarchy.root, path)?,
         done => done?,
     };
-    let member = Member { hierarchy: Arc::clone(hierarchy), dir: hierarchy.root.subdir(path.relative())?, made };
-    if hierarchy.kind.controls("cpuset") {
-        v1::cpuset::inherit(&hierarchy.root, path)?;
+    let made_usable = hierarchy.root.subdir(path.relative()).and_then(|dir| {
+        if hierarchy.kind.controls("cpuset") {
+            v1::cpuset::inherit(&hierarchy.root, path)?;
+        }
+        Ok(dir)
+    });
+    match made_usable {
+        Ok(dir) => Ok(Member { hierarchy: Arc::clone(hierarchy), dir, made }),
+        Err(error) => {
+            if made == Made::New {
+                // The error that led here is the one to tell.
+                let _ = hierarchy.root.remove(path.relative());
+            }
+            Err(error)
+        }
     }
-    Ok(member)
 }
 
 /// A cgroup that somebody else's processes are in is not ours to limit, let alone to kill; in a frozen one, or below one,
@@ -373,4 +385,25 @@ fn remove_children(root: &Dir, path: &Path) {
 /// Waits where the kernel offers nothing to wait for.
 pub(crate) fn pause(time: Duration) {
     let _ = poll(&mut [], PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dir::fixture::Fixture;
+
+    #[test]
+    fn a_new_cgroup_that_can_not_be_made_usable_is_removed() {
+        // Without the files that a new cpuset gets its CPUs from.
+        let fixture = Fixture::new(&[("pods/tasks", "")]);
+        let there = |path: &str| fixture.dir.subdir(Path::new(path)).is_ok();
+        let root = Dir::open(fixture.dir.path()).expect("the fixture's directory");
+        let hierarchy = Arc::new(Hierarchy { kind: Kind::V1 { controllers: vec!["cpuset".to_owned()] }, root });
+        for path in ["/new", "/pods/new", "/pods"] {
+            let path = CgroupPath::parse(path).expect("a path");
+            let error = make(&hierarchy, &path).expect_err("a cpuset without CPUs").to_string();
+            assert!(error.contains("cpuset.cpus"), "{error}");
+        }
+        assert_eq!(["new", "pods/new", "pods"].map(there), [false, false, true]);
+    }
 }
