@@ -4,6 +4,9 @@ use oci_spec::runtime::{Process, Spec};
 use serde_json::Value;
 use sys::credentials::Capabilities;
 
+/// The most that a config.json or process.json may hold, in bytes; a document of that size is none.
+pub const MAX_SIZE: u64 = 16 << 20;
+
 /// A JSON document that is not what it should be.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} is not valid")]

@@ -90,6 +90,10 @@ fn what_is_no_sealed_document_is_refused() {
     let nonsense = memfd(&json!({"ociVersion": 7}));
     let failure = pod.connection.call(&verb, &[nonsense.as_fd(), fds[1].as_fd()]).unwrap_err();
     assert_eq!(failure["kind"], "invalid", "{failure}");
+    let long = memfd(&json!({"annotations": {"org.example.much": "x".repeat(16 << 20)}}));
+    let failure = pod.connection.call(&verb, &[long.as_fd(), fds[1].as_fd()]).unwrap_err();
+    let message = failure["message"].as_str().unwrap();
+    assert!(message.starts_with("read the spec: ") && message.contains("longer than 16777216 bytes"), "{message}");
     let failure = pod.connection.call(&verb, &[fds[0].as_fd(), nonsense.as_fd()]).unwrap_err();
     assert!(failure["message"].is_string(), "a root file system that is none: {failure}");
     assert_eq!(pod.hello()["containers"], json!({}));

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use oci_runtime::Filter;
+use oci_runtime::config::MAX_SIZE;
 use oci_runtime::plan::Plan;
 use oci_spec::runtime::Spec;
 use serde_json::Value;
+use sys::Errno;
 
 use super::Error;
 use super::log::Log;
@@ -46,8 +48,8 @@ pub(crate) fn process(bundle: &Path) -> Result<Value, Error> {
 
 fn read(bundle: &Path) -> Result<Vec<u8>, Error> {
     let path = bundle.join("config.json");
-    std::fs::read(&path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => format!("JSON specification file {} not found", path.display()).into(),
-        _ => format!("read {}: {error}", path.display()).into(),
+    sys::fs::read_bounded(&path, MAX_SIZE).map_err(|error| match error.is(Errno::ENOENT) {
+        true => format!("JSON specification file {} not found", path.display()).into(),
+        false => format!("read {}: {error}", path.display()).into(),
     })
 }

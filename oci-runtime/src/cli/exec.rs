@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use oci_runtime::plan::ProcessPlan;
-use oci_runtime::{ExecInputs, Filter, Identity, Target};
+use oci_runtime::{ExecInputs, Filter, Identity, Target, config};
 use serde_json::{Value, json};
 
 use super::Error;
@@ -184,11 +184,12 @@ fn cgroups(arguments: &[String]) -> Result<Vec<(Option<String>, String)>, Error>
 /// The process of `--process`, or that of the config as the flags change it.
 fn plan(container: &Container, flags: &Flags, log: &mut Log) -> Result<ProcessPlan, Error> {
     let json = match &flags.process {
-        Some(path) => std::fs::read(path).map_err(|error| format!("read {}: {error}", path.display()))?,
+        Some(path) => sys::fs::read_bounded(path, config::MAX_SIZE)
+            .map_err(|error| format!("read {}: {error}", path.display()))?,
         None => serde_json::to_vec(&changed(&container.record.bundle, flags)?)
             .map_err(|error| format!("encode the process: {error}"))?,
     };
-    let (process, warnings) = oci_runtime::config::parse_process(&json)?;
+    let (process, warnings) = config::parse_process(&json)?;
     warnings.iter().for_each(|warning| log.warn(warning));
     Ok(ProcessPlan::joining(&process, &container.record.for_all)?)
 }

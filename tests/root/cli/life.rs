@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tests::{World, eventually, output};
 
-use super::{Container, STAY, check_refused};
+use super::{Container, STAY, check_refused, is_ours};
 
 #[test]
 fn a_created_container_waits_for_start() {
@@ -202,4 +202,27 @@ fn two_containers_do_not_know_of_each_other() {
     output(one.command(&["kill"]).arg("KILL")).success();
     one.has_stopped();
     assert_eq!(other.status(), "running");
+}
+
+#[test]
+fn a_config_and_a_process_beyond_16_mebibytes_are_refused_unread() {
+    if !is_ours() {
+        return;
+    }
+    let world = World::enter();
+    let mut container = Container::started(&world);
+    let process = container.bundle.dir.join("process.json");
+    let much = "x".repeat(16 << 20);
+    tests::write(
+        &process,
+        json!({"args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "more": &much}).to_string(),
+    );
+    let exec = container.verb(&["exec", "--process", process.to_str().expect("a path in UTF-8")]);
+    check_refused(&exec, 255, "process.json: ");
+    check_refused(&exec, 255, "longer than 16777216 bytes");
+    container.verb(&["delete", "--force"]).success();
+    container.bundle.set("/annotations", json!({"org.example.much": much}));
+    let create = container.create(&[]);
+    check_refused(&create, 1, "config.json: ");
+    check_refused(&create, 1, "longer than 16777216 bytes");
 }

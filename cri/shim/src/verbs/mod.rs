@@ -113,12 +113,9 @@ fn count(stdio: Stdio) -> usize {
     usize::from(stdio.stdin) + usize::from(stdio.stdout) + usize::from(stdio.stderr)
 }
 
-/// The most that a memfd of a request may hold, in bytes; a spec of this size is no spec.
-const DOCUMENT_LIMIT: u64 = 16 * 1024 * 1024;
-
 /// Reads a sealed memfd. For stage children.
 fn read_document(name: &str, memfd: &OwnedFd) -> std::result::Result<Vec<u8>, Failure> {
-    sys::fd::read_sealed(memfd, DOCUMENT_LIMIT)
+    sys::fd::read_sealed(memfd, oci_runtime::config::MAX_SIZE)
         .map_err(|error| failure(ErrorKind::Invalid, format_args!("read {name}: {error}")))
 }
 
