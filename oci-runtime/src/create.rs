@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use cgroup::{Cgroup, Layout};
 use sys::credentials::CapabilitySets;
@@ -30,8 +31,10 @@ use crate::status::Request;
 ///
 /// # Errors
 /// Nothing is left of a container that could not be created: its process is dead and its cgroup removed.
-pub fn create(plan: Plan, inputs: Inputs<'_>) -> Result<Created, Error> {
-    let prepared = resctrl::prepare(plan.intel_rdt.as_ref(), &inputs.identity.id)?;
+pub fn create(plan: Plan, mut inputs: Inputs<'_>) -> Result<Created, Error> {
+    let mut told = inputs.group_announced.take();
+    let mut announce = |group: &Path| told.iter_mut().for_each(|told| told(group));
+    let prepared = resctrl::prepare(plan.intel_rdt.as_ref(), &inputs.identity.id, &mut announce)?;
     let groups = prepared.as_ref().map(|prepared| prepared.groups.clone()).unwrap_or_default();
     let made = prepared.as_ref().map(Prepared::all_made).unwrap_or_default();
     match create_in(plan, inputs, prepared) {

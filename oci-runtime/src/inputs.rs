@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cgroup::Layout;
 
@@ -49,6 +49,8 @@ pub struct Inputs<'a> {
     pub cgroups: Option<Layout>,
     /// Called once the cgroup is there and was found unused: from here on what is in it is the container's.
     pub cgroup_made: Option<&'a mut dyn FnMut()>,
+    /// Called with each group of resctrl that is about to be made for the container.
+    pub group_announced: Option<&'a mut dyn FnMut(&Path)>,
     /// See [`Born`].
     pub born: Option<&'a mut Born<'a>>,
 }
@@ -78,6 +80,7 @@ impl<'a> Inputs<'a> {
             progress,
             cgroups: None,
             cgroup_made: None,
+            group_announced: None,
             born: None,
         }
     }

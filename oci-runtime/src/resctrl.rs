@@ -61,15 +61,19 @@ impl Prepared {
     }
 }
 
-/// Makes the groups of a container, if its plan asks for any.
+/// Makes the groups of a container, if its plan asks for any. `announce` is called with each before it is made.
 ///
 /// # Errors
 /// Nothing is left of them.
-pub(crate) fn prepare(rdt: Option<&IntelRdt>, id: &str) -> Result<Option<Prepared>, Error> {
+pub(crate) fn prepare(
+    rdt: Option<&IntelRdt>,
+    id: &str,
+    announce: &mut dyn FnMut(&Path),
+) -> Result<Option<Prepared>, Error> {
     let Some(rdt) = rdt else { return Ok(None) };
     // The words after the field are runc's.
     let missing = || refuse("", "intelRdt is specified in config, but Intel RDT is not enabled");
-    Resctrl::find()?.ok_or_else(missing)?.prepare(rdt, id).map(Some)
+    Resctrl::find()?.ok_or_else(missing)?.prepare(rdt, id, announce).map(Some)
 }
 
 /// Opens the groups that a process shall join besides its container's cgroup. One that is gone is left out, as by runc.
@@ -93,6 +97,17 @@ pub fn remove(groups: &Groups) -> Result<(), Error> {
         }
         _ => Ok(()),
     })
+}
+
+/// Removes groups that a creator which was killed was about to make, or has made. One that somebody is in is a stranger's, and
+/// stays.
+///
+/// # Errors
+/// As [`remove`].
+pub fn remove_unused(groups: &Groups) -> Result<(), Error> {
+    let is_used = |group: &&PathBuf| std::fs::read(group.join("tasks")).is_ok_and(|tasks| !tasks.is_empty());
+    let made = groups.made.iter().filter(|group| !is_used(group)).cloned().collect();
+    remove(&Groups { joined: Vec::new(), made })
 }
 
 /// Changes the share of a container's class: lines of `schemata` for the L3 cache and for the memory bandwidth.
@@ -142,7 +157,7 @@ impl Resctrl {
         names.iter().any(|name| self.root.join("info").join(name).exists())
     }
 
-    fn prepare(&self, rdt: &IntelRdt, id: &str) -> Result<Prepared, Error> {
+    fn prepare(&self, rdt: &IntelRdt, id: &str, announce: &mut dyn FnMut(&Path)) -> Result<Prepared, Error> {
         if rdt.of_cache && !self.can(CACHE) {
             return Err(refuse(".l3CacheSchema", "Intel RDT/CAT is not enabled: resctrl has no info/L3"));
         }
@@ -156,7 +171,7 @@ impl Resctrl {
             return Err(refuse("", "a group is named after its container, which has no name here"));
         }
         let mut prepared = Prepared { tasks: Vec::new(), groups: Groups::default(), lasting: None };
-        match self.make(rdt, id, &mut prepared) {
+        match self.make(rdt, id, announce, &mut prepared) {
             Ok(()) => Ok(prepared),
             Err(error) => {
                 // The error that led here is the one to tell.
@@ -166,7 +181,13 @@ impl Resctrl {
         }
     }
 
-    fn make(&self, rdt: &IntelRdt, id: &str, prepared: &mut Prepared) -> Result<(), Error> {
+    fn make(
+        &self,
+        rdt: &IntelRdt,
+        id: &str,
+        announce: &mut dyn FnMut(&Path),
+        prepared: &mut Prepared,
+    ) -> Result<(), Error> {
         let Prepared { tasks, groups, lasting } = prepared;
         let class = match rdt.class.as_deref() {
             Some(DEFAULT_CLASS) => self.root.clone(),
@@ -178,7 +199,7 @@ impl Resctrl {
             let why = "has to be there when nothing says what it gets";
             return Err(refuse(".closID", &format!("{} {why}", class.display())));
         }
-        let is_new = self.make_group(&class)?;
+        let is_new = self.make_group(&class, announce)?;
         match (is_new, shared) {
             (true, true) => *lasting = Some(class.clone()),
             (true, false) => groups.made.push(class.clone()),
@@ -192,7 +213,7 @@ impl Resctrl {
         groups.joined.push(class.clone());
         if rdt.monitoring {
             let counted = class.join("mon_groups").join(id);
-            if self.make_group(&counted)? {
+            if self.make_group(&counted, announce)? {
                 groups.made.insert(0, counted.clone());
             }
             groups.joined.push(counted);
@@ -203,13 +224,18 @@ impl Resctrl {
     }
 
     /// False if it is there already.
-    fn make_group(&self, path: &Path) -> Result<bool, Error> {
+    fn make_group(&self, path: &Path, announce: &mut dyn FnMut(&Path)) -> Result<bool, Error> {
         if path.is_dir() {
             return Ok(false);
         }
-        let made = std::fs::create_dir_all(path)
-            .map_err(|error| self.explain(sys::Error::from_io("mkdir", &error, format_args!("{path:?}"))));
-        made.map(|()| true).step(|| format!("make group {} of linux.intelRdt", path.display()))
+        announce(path);
+        let made = match std::fs::create_dir(path) {
+            // Somebody else was faster.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
+            made => made.map(|()| true),
+        };
+        made.map_err(|error| self.explain(sys::Error::from_io("mkdir", &error, format_args!("{path:?}"))))
+            .step(|| format!("make group {} of linux.intelRdt", path.display()))
     }
 
     fn write_schemata(&self, class: &Path, schemata: &[String]) -> Result<(), Error> {
@@ -271,119 +297,4 @@ fn shares(line: &str) -> Option<(&str, BTreeMap<u32, &str>)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A directory that looks like resctrl, with the class `gold`.
-    fn fixture() -> (tempfile::TempDir, Resctrl) {
-        let dir = tempfile::tempdir().unwrap();
-        for path in ["info/L3", "info/MB", "info/L3_MON", "mon_groups", "gold/mon_groups"] {
-            std::fs::create_dir_all(dir.path().join(path)).unwrap();
-        }
-        let file = |path: &str, text: &str| {
-            File::create(dir.path().join(path)).unwrap().write_all(text.as_bytes()).unwrap();
-        };
-        file("schemata", "    L3:0=fffff;1=fffff\n    MB:0=100;1=100\n");
-        file("gold/schemata", "    L3:0=0000f;1=fffff\n    MB:0= 20;1=100\n");
-        let root = dir.path().to_owned();
-        (dir, Resctrl { root })
-    }
-
-    fn rdt(class: Option<&str>, schemata: &[&str], monitoring: bool) -> IntelRdt {
-        IntelRdt {
-            class: class.map(str::to_owned),
-            schemata: schemata.iter().map(|line| (*line).to_owned()).collect(),
-            of_cache: schemata.iter().any(|line| line.starts_with("L3")),
-            of_bandwidth: schemata.iter().any(|line| line.starts_with("MB")),
-            monitoring,
-        }
-    }
-
-    fn read(resctrl: &Resctrl, path: &str) -> String {
-        std::fs::read_to_string(resctrl.root.join(path)).unwrap()
-    }
-
-    #[test]
-    fn a_container_without_a_class_has_one_of_its_own_that_ends_with_it() {
-        let (_dir, resctrl) = fixture();
-        let prepared = resctrl.prepare(&rdt(None, &["L3:0=f", "MB:0=10"], true), "box").unwrap();
-        let (class, counted) = (resctrl.root.join("box"), resctrl.root.join("box/mon_groups/box"));
-        assert_eq!(prepared.groups.joined, [class.clone(), counted.clone()]);
-        assert_eq!(prepared.groups.made, [counted, class]);
-        assert_eq!(read(&resctrl, "box/schemata"), "L3:0=f\nMB:0=10\n");
-        prepared.join_self().unwrap();
-        assert_eq!((read(&resctrl, "box/tasks"), read(&resctrl, "box/mon_groups/box/tasks")), ("0".into(), "0".into()));
-    }
-
-    #[test]
-    fn a_class_that_is_there_is_joined_if_it_gives_what_is_asked_for_and_never_changed_or_removed() {
-        let (_dir, resctrl) = fixture();
-        let before = read(&resctrl, "gold/schemata");
-        for schemata in [&[][..], &["L3:0=f"][..], &["L3:1=fffff;0=f", "MB:1=100;0=20"][..]] {
-            let groups = resctrl.prepare(&rdt(Some("gold"), schemata, false), "box").unwrap().groups;
-            assert_eq!((groups.joined, groups.made), (vec![resctrl.root.join("gold")], vec![]));
-        }
-        for schemata in ["L3:0=ff", "MB:0=10", "L3:2=f", "L2:0=f", "L3"] {
-            let error = resctrl.prepare(&rdt(Some("gold"), &[schemata], false), "box").unwrap_err().to_string();
-            assert!(error.starts_with("linux.intelRdt.closID: ") && error.contains("does not give"), "{error}");
-        }
-        assert_eq!(read(&resctrl, "gold/schemata"), before);
-        let counted = resctrl.prepare(&rdt(Some("gold"), &[], true), "box").unwrap().groups;
-        assert_eq!(counted.made, [resctrl.root.join("gold/mon_groups/box")]);
-    }
-
-    #[test]
-    fn a_class_that_is_not_there_is_made_only_if_it_is_said_what_it_gives() {
-        let (_dir, resctrl) = fixture();
-        let error = resctrl.prepare(&rdt(Some("new"), &[], false), "box").unwrap_err().to_string();
-        assert!(error.contains("linux.intelRdt.closID: ") && error.contains("has to be there"), "{error}");
-        assert!(!resctrl.root.join("new").exists());
-        let groups = resctrl.prepare(&rdt(Some("new"), &["L3:0=3"], false), "box").unwrap().groups;
-        // It is there for others too, and stays.
-        assert_eq!((groups.made.len(), read(&resctrl, "new/schemata")), (0, "L3:0=3\n".to_owned()));
-    }
-
-    #[test]
-    fn what_goes_with_a_container_that_fails_is_all_that_was_made_for_it() {
-        let (_dir, resctrl) = fixture();
-        let monitored = rdt(Some("new"), &["L3:0=3"], true);
-        let prepared = resctrl.prepare(&monitored, "box").unwrap();
-        let counted = resctrl.root.join("new/mon_groups/box");
-        assert_eq!(prepared.all_made().made, [counted, resctrl.root.join("new")]);
-        let prepared = resctrl.prepare(&rdt(Some("gold"), &[], false), "box").unwrap();
-        assert_eq!(prepared.all_made(), Groups::default());
-    }
-
-    #[test]
-    fn the_default_class_is_the_root() {
-        let (_dir, resctrl) = fixture();
-        let groups = resctrl.prepare(&rdt(Some("/"), &["MB:0=100"], true), "box").unwrap().groups;
-        assert_eq!(groups.joined, [resctrl.root.clone(), resctrl.root.join("mon_groups/box")]);
-        assert_eq!(groups.made, [resctrl.root.join("mon_groups/box")]);
-    }
-
-    #[test]
-    fn what_the_machine_lacks_is_refused_by_name() {
-        for (missing, rdt, field) in [
-            ("info/L3", rdt(None, &["L3:0=f"], false), "linux.intelRdt.l3CacheSchema: "),
-            ("info/MB", rdt(None, &["MB:0=10"], false), "linux.intelRdt.memBwSchema: "),
-            ("info/L3_MON", rdt(None, &[], true), "linux.intelRdt.enableMonitoring: "),
-        ] {
-            let (_dir, resctrl) = fixture();
-            std::fs::remove_dir(resctrl.root.join(missing)).unwrap();
-            let error = resctrl.prepare(&rdt, "box").unwrap_err().to_string();
-            assert!(error.starts_with(field), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_group_that_cannot_be_made_tells_the_kernels_reason() {
-        let (_dir, resctrl) = fixture();
-        File::create(resctrl.root.join("info/last_cmd_status")).unwrap().write_all(b"out of CLOSIDs\n").unwrap();
-        std::fs::remove_dir(resctrl.root.join("gold/mon_groups")).unwrap();
-        File::create(resctrl.root.join("gold/mon_groups")).unwrap();
-        let error = resctrl.prepare(&rdt(Some("gold"), &[], true), "box").unwrap_err();
-        let cause = std::error::Error::source(&error).unwrap().to_string();
-        assert!(cause.contains("mkdir(") && cause.ends_with("out of CLOSIDs"), "{cause}");
-    }
-}
+mod tests;

@@ -134,11 +134,16 @@ impl Shim {
                     let container = self.containers.iter_mut().find(|other| other.key == container);
                     container.into_iter().for_each(|container| container.place = Some(place.clone()));
                 }
+                (Note::Group(group), Job::Create(container)) => {
+                    let container = self.containers.iter_mut().find(|other| other.key == container);
+                    let place = container.and_then(|container| container.place.as_mut());
+                    place.into_iter().for_each(|place| place.announced.made.insert(0, group.clone()));
+                }
                 (Note::CgroupMade, Job::Create(container)) => {
                     let container = self.containers.iter_mut().find(|other| other.key == container);
                     container.into_iter().for_each(|container| container.has_cgroup = true);
                 }
-                (Note::Place(_) | Note::CgroupMade, _) => {}
+                (Note::Place(_) | Note::Group(_) | Note::CgroupMade, _) => {}
             }
         }
     }

@@ -5,7 +5,7 @@
 use crate::failure::internal;
 use crate::stage::Reporter;
 use oci_runtime::plan::ContainerWide;
-use oci_runtime::resctrl::Groups;
+use oci_runtime::resctrl::{self, Groups};
 use serde::{Deserialize, Serialize};
 use shim_protocol::{Failure, Process};
 use std::path::PathBuf;
@@ -23,6 +23,8 @@ pub(crate) enum Note {
     /// Where the container that is being created will be, told before anything of it is made, so that what a killed
     /// stage child leaves behind can be found.
     Place(Place),
+    /// A group of resctrl is about to be made for the container.
+    Group(PathBuf),
     /// The cgroup at that place is the container's: it was made, or was there and unused. Not before, or what is there
     /// may be a stranger's.
     CgroupMade,
@@ -48,6 +50,9 @@ pub(crate) struct Place {
     pub(crate) own_pid_namespace: bool,
     /// Its groups there, once it has been made.
     pub(crate) resctrl: Groups,
+    /// Those that a stage child which failed was making, by its notes.
+    #[serde(skip)]
+    pub(crate) announced: Groups,
     /// What holds for the processes that join it.
     pub(crate) for_all: Box<ContainerWide>,
     /// Where its spec is for its hooks, if it has any.
@@ -57,12 +62,19 @@ pub(crate) struct Place {
 impl Place {
     /// Gives back what a container without a cgroup still has, and tells its hooks. For stage children.
     pub(crate) fn leave(&self, container: &str, reporter: &Reporter) -> Result<(), Failure> {
-        oci_runtime::resctrl::remove(&self.resctrl).map_err(|error| internal("remove a group", &error))?;
+        self.leave_groups()?;
         if let Some(bundle) = &self.bundle {
             reporter.stage("run poststop hooks");
             crate::hooks::poststop(container, bundle);
         }
         Ok(())
+    }
+
+    /// Removes its groups of resctrl.
+    pub(crate) fn leave_groups(&self) -> Result<(), Failure> {
+        resctrl::remove_unused(&self.announced)
+            .and_then(|()| resctrl::remove(&self.resctrl))
+            .map_err(|error| internal("remove a group", &error))
     }
 }
 

@@ -175,7 +175,7 @@ impl StageChild {
         let notes = text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
         let begun = |note: &Note| match note {
             Note::Stage { at, .. } => self.begun + Duration::from_micros(*at),
-            Note::Place(_) | Note::CgroupMade => self.begun,
+            Note::Place(_) | Note::Group(_) | Note::CgroupMade => self.begun,
         };
         notes.map(|note| (begun(&note), note)).collect()
     }

@@ -132,8 +132,13 @@ fn make_in(making: &Making, id: &ContainerId, request: Request<'_>, log: &mut Lo
     }
     let record = Record { keeps_keyring: flags.no_new_keyring, ..record };
     making.begin(&record)?;
-    let mut told = Ok(());
-    let mut tell = || told = making.has_cgroup();
+    let (mut told_groups, mut told_cgroup) = (Ok(()), Ok(()));
+    let mut tell_group = |group: &Path| {
+        if told_groups.is_ok() {
+            told_groups = making.makes_group(group);
+        }
+    };
+    let mut tell_cgroup = || told_cgroup = making.has_cgroup();
     let mut silent = |_: &str| {};
     let identity = hooks::identity(&record);
     let hooks = plan.hooks.clone();
@@ -146,7 +151,8 @@ fn make_in(making: &Making, id: &ContainerId, request: Request<'_>, log: &mut Lo
         preserve_fds: inherited.count(),
         keep_keyring: flags.no_new_keyring,
         cgroups: Some(layout),
-        cgroup_made: Some(&mut tell),
+        group_announced: Some(&mut tell_group),
+        cgroup_made: Some(&mut tell_cgroup),
         ..Inputs::new(Root::Path(record.rootfs.clone()), &mut silent)
     };
     // As runc: whoever was told of the container's making is told of its end.
@@ -159,7 +165,7 @@ fn make_in(making: &Making, id: &ContainerId, request: Request<'_>, log: &mut Lo
         ..record
     };
     let container = Container { dir: PathBuf::from(dir), record };
-    match told.and_then(|()| container.save()) {
+    match told_groups.and(told_cgroup).and_then(|()| container.save()) {
         Ok(()) => Ok(New { container, created }),
         Err(error) => {
             undo(&container, &created, log);

@@ -1,5 +1,7 @@
 //! delete: what is left of a container.
 
+use oci_runtime::resctrl;
+
 use super::Error;
 use super::args::{self, Stop};
 use super::help::Help;
@@ -79,8 +81,12 @@ fn does_not_exist(error: &Error) -> bool {
 /// What a creator left that was killed.
 fn remove_abandoned(abandoned: &Abandoned, log: &mut Log) -> Result<(), Error> {
     let Some(container) = abandoned.container() else { return store::remove(&abandoned.dir) };
-    if abandoned.owns_cgroup() {
+    let owns_cgroup = abandoned.owns_cgroup();
+    if owns_cgroup {
         container.kill()?;
+    }
+    resctrl::remove_unused(&abandoned.groups())?;
+    if owns_cgroup {
         return hooks::destroy(&container, log);
     }
     // Made or not, it was to be new or empty; processes in it are somebody else's.

@@ -9,6 +9,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use oci_runtime::resctrl::Groups;
 use serde::{Deserialize, Serialize};
 use sys::Errno;
 use sys::poll::Interest;
@@ -26,6 +27,8 @@ use super::store::{self, Container, LOCK, Record};
 enum Step {
     /// This process makes it; its cgroup may not be its own yet.
     Begun { creator: i32, record: Box<Record> },
+    /// A group of resctrl that is to be made for it.
+    Group { path: PathBuf },
     /// Whatever is in its cgroup is its own.
     CgroupMade,
     /// Its first process, if that is not born there.
@@ -53,6 +56,11 @@ impl Making {
     pub(crate) fn begin(&self, record: &Record) -> Result<(), Error> {
         let creator = std::process::id().cast_signed();
         self.write(&Step::Begun { creator, record: Box::new(record.clone()) })
+    }
+
+    /// Before a group of resctrl is made.
+    pub(crate) fn makes_group(&self, path: &Path) -> Result<(), Error> {
+        self.write(&Step::Group { path: path.to_owned() })
     }
 
     /// From here on what is in the cgroup is the container's.
@@ -125,6 +133,15 @@ impl Abandoned {
         Some(Container { dir: self.dir.clone(), record })
     }
 
+    /// The groups of resctrl that were made or about to be, the innermost first.
+    pub(crate) fn groups(&self) -> Groups {
+        let group = |step: &Step| match step {
+            Step::Group { path } => Some(path.clone()),
+            _ => None,
+        };
+        Groups { joined: Vec::new(), made: self.steps.iter().rev().filter_map(group).collect() }
+    }
+
     /// Whether what is in the cgroup is the container's; it could be somebody else's before.
     pub(crate) fn owns_cgroup(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::CgroupMade))
@@ -167,5 +184,22 @@ fn end(creator: Pid, lock: &RecordLock) -> Result<(), Error> {
     match ready.first().is_some_and(|ready| !ready.is_empty()) {
         true => Ok(()),
         false => Err(format!("process {creator}, which makes the container, does not end").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_groups_of_a_creator_that_is_gone_are_known_the_innermost_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let [class, counted] = ["/resctrl/box", "/resctrl/box/mon_groups/box"].map(PathBuf::from);
+        let making = Making::in_directory(dir.path().to_owned()).unwrap();
+        making.makes_group(&class).unwrap();
+        making.makes_group(&counted).unwrap();
+        drop(making);
+        let abandoned = Abandoned::take(dir.path(), true).unwrap().unwrap();
+        assert_eq!(abandoned.groups(), Groups { joined: Vec::new(), made: vec![counted, class] });
     }
 }

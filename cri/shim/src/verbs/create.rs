@@ -110,10 +110,14 @@ fn make(create: &Create, bundle: &Path, fds: Vec<OwnedFd>, reporter: &Reporter) 
     let mut cgroup_made = || {
         reporter.note(&Note::CgroupMade);
     };
+    let mut group_announced = |group: &Path| {
+        reporter.note(&Note::Group(group.to_owned()));
+    };
     let mut inputs = Inputs::new(Root::Mount(rootfs), &mut progress);
     inputs.identity = hooks::identity(&create.container, bundle, &spec);
     inputs.cgroups = Some(reporter.cgroups.layout().clone());
     inputs.cgroup_made = Some(&mut cgroup_made);
+    inputs.group_announced = Some(&mut group_announced);
     inputs.stdio = pipes.theirs;
     inputs.seccomp = super::filter(seccomp, &create.filter)?;
     inputs.parent = Parent::CallersParent;
@@ -139,8 +143,9 @@ fn make(create: &Create, bundle: &Path, fds: Vec<OwnedFd>, reporter: &Reporter) 
     created.warnings.iter().for_each(|warning| note(format_args!("{warning}")));
 
     let process = Process { pid: created.pid, start_time: created.start_time };
-    let pidfd = super::pidfd(created.pidfd, created.pid)?;
-    let gate = created.start.ok_or_else(|| failure(ErrorKind::Internal, "the runtime made no gate"))?;
+    let gate = created.start.ok_or_else(|| failure(ErrorKind::Internal, "the runtime made no gate"));
+    let held = super::pidfd(created.pidfd, created.pid).and_then(|pidfd| Ok((pidfd, gate?)));
+    let (pidfd, gate) = held.inspect_err(|_| undo(&create.container, &place, reporter))?;
     let oom = watch_oom(&place, &reporter.cgroups);
     let told = NewContainer {
         process,
@@ -159,6 +164,14 @@ fn make(create: &Create, bundle: &Path, fds: Vec<OwnedFd>, reporter: &Reporter) 
     fds.extend(log.map(OwnedFd::from));
     fds.extend(oom.into_iter().flatten());
     Ok((Outcome::Created(told), fds))
+}
+
+/// Removes a container that nobody will hear of. Best effort: the failure that led here is the one to tell.
+fn undo(id: &str, place: &Place, reporter: &Reporter) {
+    if let Some(cgroup) = &place.cgroup {
+        let _ = reporter.cgroups.kill_all(cgroup, SWEEP).and_then(|()| reporter.cgroups.delete(cgroup));
+    }
+    let _ = place.leave(id, reporter);
 }
 
 fn plan(document: &[u8]) -> std::result::Result<(Spec, Plan), Failure> {
@@ -181,6 +194,7 @@ fn place(spec: &Spec, plan: &Plan, bundle: &Path) -> std::result::Result<Place, 
         cgroup,
         own_pid_namespace: plan.namespaces.pid == Namespace::New,
         resctrl: Groups::default(),
+        announced: Groups::default(),
         for_all: Box::new(ContainerWide::from_spec(spec)),
         bundle,
     })
@@ -309,6 +323,7 @@ fn abandon(shim: &mut Shim, key: u64, is_clean: bool) {
         } else {
             // What was made of it has nobody in it. If somebody is in there, it is a stranger's and stays.
             let _ = stage.cgroups.delete(&cgroup);
+            place.map_or(Ok(()), |place| place.leave_groups())?;
         }
         Ok((Outcome::Done, Vec::new()))
     });
