@@ -1,7 +1,7 @@
 //! Seccomp agents: who decides on the system calls that a filter asks about (config-linux.md, "Seccomp", `listenerPath`).
 
 use std::os::fd::{AsFd, RawFd};
-use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -12,6 +12,9 @@ use crate::state::{SPEC_VERSION, State};
 
 /// The name of the fd beside the message.
 const SECCOMP_FD: &str = "seccompFd";
+
+/// How long an agent may take to accept a connection, and to make room for the message.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What an agent is told, beside the fd (config-linux.md, "The Container Process State").
 #[derive(Serialize)]
@@ -47,8 +50,6 @@ pub(crate) fn hand_over(
     };
     let message = serde_json::to_vec(&message).unwrap_or_default();
     let shown = path.display();
-    let agent = UnixStream::connect(path)
-        .map_err(|error| sys::Error::from_io("connect", &error, format_args!("{path:?}")))
-        .step(|| format!("connect to seccomp agent {shown}"))?;
+    let agent = sys::socket::connect_stream(path, PATIENCE).step(|| format!("connect to seccomp agent {shown}"))?;
     sys::socket::send(&agent, &message, &[fd.as_fd()]).step(|| format!("hand the listener to seccomp agent {shown}"))
 }

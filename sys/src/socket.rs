@@ -8,13 +8,15 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::fcntl::{self, OFlag};
 use nix::libc;
 use nix::sys::socket::{self, AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::stat::Mode;
+use nix::sys::time::TimeVal;
 
 use crate::error::{Error, Result, fd, quoted, retry};
 use crate::{Errno, at};
@@ -72,6 +74,23 @@ pub fn connect(path: impl AsRef<Path>) -> Result<OwnedFd> {
     retry(|| socket::connect(socket.as_raw_fd(), &address))
         .map_err(|errno| Error::new("connect", errno, format_args!("{}, {}", fd(&socket), quoted(path))))?;
     Ok(socket)
+}
+
+/// Connects to the byte stream of another program's socket. Who listens there may be busy, or not look at all: EAGAIN if there is
+/// no room for the connection within `patience`, which is also how long each message on it waits for room (unix(7),
+/// `SO_SNDTIMEO`).
+pub fn connect_stream(path: impl AsRef<Path>, patience: Duration) -> Result<UnixStream> {
+    let path = path.as_ref();
+    let socket = new_socket(SockType::Stream)?;
+    let timeout = TimeVal::new(patience.as_secs().cast_signed(), patience.subsec_micros().into());
+    socket::setsockopt(&socket, sockopt::SendTimeout, &timeout)
+        .map_err(|errno| Error::new("setsockopt", errno, format_args!("{}, SO_SNDTIMEO, {patience:?}", fd(&socket))))?;
+    let (_directory, address) = address(path)?;
+    retry(|| socket::connect(socket.as_raw_fd(), &address)).map_err(|errno| {
+        let error = Error::new("connect", errno, format_args!("{}, {}", fd(&socket), quoted(path)));
+        if errno == Errno::EAGAIN { error.with_detail(format!("not accepted within {patience:?}")) } else { error }
+    })?;
+    Ok(UnixStream::from(socket))
 }
 
 /// The next connection; EAGAIN if the listener is non-blocking and there is none (accept4(2)).
@@ -265,6 +284,24 @@ mod tests {
         let (ours, theirs) = pair().unwrap();
         send(&ours, b"x", &[ours.as_fd(); MAX_FDS]).unwrap();
         assert_eq!(recv(&theirs, &mut [0; 8]).unwrap().1.len(), MAX_FDS);
+    }
+
+    #[test]
+    fn a_listener_that_does_not_accept_keeps_nobody_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let listener = listen_stream(&path).unwrap();
+        // Linux lets one more than the backlog wait.
+        socket::listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        let patience = Duration::from_millis(20);
+        let connection = connect_stream(&path, patience).unwrap();
+        let error = connect_stream(&path, patience).unwrap_err();
+        assert!(error.is(Errno::EAGAIN) && error.to_string().ends_with("not accepted within 20ms"), "{error}");
+        // Nor does one that does not read.
+        let message = vec![0; 16 << 20];
+        send(&connection, &message, &[]).unwrap_err();
+        listener.accept().unwrap();
+        connect_stream(&path, patience).unwrap();
     }
 
     #[test]
