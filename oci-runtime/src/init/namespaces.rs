@@ -15,7 +15,7 @@ use crate::error::{Error, Step};
 use crate::host::Host;
 use crate::inputs::StdioFds;
 use crate::launch::Channel;
-use crate::plan::{IdMaps, Namespace, Plan};
+use crate::plan::{IdMaps, Namespace, Namespaces, Plan};
 use crate::status::Request;
 
 /// What can't be done any more once the user namespace is entered: its capabilities are worth nothing on the host.
@@ -53,7 +53,9 @@ pub(super) fn enter_user(plan: &Plan, host: &Host, channel: &Channel, alone: &Si
     if let Some(pid) = &host.pid_namespace {
         sys::namespace::setns(pid, Kind::Pid).step(|| "join the pid namespace".to_owned())?;
     }
+    warn_if_seen(plan, host, channel);
     sys::namespace::setns(&user.namespace, Kind::User).step(|| "join the user namespace".to_owned())?;
+    hide()?;
     if !plan.namespaces.pid.is_private() {
         return Ok(());
     }
@@ -121,7 +123,52 @@ pub(super) fn take_net_devices(plan: &Plan, host: &Host, channel: &Channel) -> R
 pub(crate) fn become_root() -> Result<(), Error> {
     let step = || "become the container's root".to_owned();
     credentials::set_gid(0).step(step)?;
+    hide()?;
     credentials::set_uid(0).step(step)?;
-    // A change of ids can turn it on (`fs.suid_dumpable`); nobody in the container shall look into us.
-    sys::process::set_dumpable(false).step(step)
+    hide()
+}
+
+/// A change of ids, or of the user namespace, makes a process what `fs.suid_dumpable` says; nobody in the container shall look
+/// into us.
+fn hide() -> Result<(), Error> {
+    sys::process::set_dumpable(false).step(|| "hide from the container".to_owned())
+}
+
+/// The kernel's default of 0 hides a process that changes its ids, 2 from all but the host's root. With 1 ("ptrace is unchecked",
+/// Documentation/admin-guide/sysctl/fs.rst) it is open until [`hide`], some microseconds later. That can't be closed from here,
+/// and who sets it has been told: so it is no refusal.
+fn warn_if_seen(plan: &Plan, host: &Host, channel: &Channel) {
+    if has_tracers(&plan.namespaces)
+        && host.procfs.read_sysctl("fs.suid_dumpable").is_ok_and(|setting| setting.trim() == "1")
+    {
+        channel.warn(
+            "fs.suid_dumpable is 1: while it is created, a container can be traced by those whose user and PID namespaces \
+             it joins",
+        );
+    }
+}
+
+/// Whether there may be somebody who sees the process and has capabilities over it.
+fn has_tracers(namespaces: &Namespaces) -> bool {
+    matches!(namespaces.user, Namespace::Joined(_)) && namespaces.pid != Namespace::New
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_shares_user_and_pid_namespace_may_trace() {
+        let joined = || Namespace::Joined("/proc/1/ns/x".into());
+        for (user, pid, expected) in [
+            (joined(), joined(), true),
+            (joined(), Namespace::Inherited, true),
+            (joined(), Namespace::New, false),
+            (Namespace::New, joined(), false),
+            (Namespace::Inherited, joined(), false),
+        ] {
+            let namespaces = Namespaces { user, pid, ..Namespaces::default() };
+            assert_eq!(has_tracers(&namespaces), expected, "{namespaces:?}");
+        }
+    }
 }
