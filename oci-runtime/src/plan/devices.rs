@@ -50,8 +50,7 @@ const PTMX: (u32, u32) = (5, 2);
 pub(super) fn nodes(devices: &[LinuxDevice]) -> Result<Vec<Device>, PlanError> {
     let mut nodes: Vec<Device> = Vec::with_capacity(DEFAULT.len() + devices.len());
     for (index, device) in devices.iter().enumerate() {
-        // A container's /dev/ptmx is a link into its own devpts; a node would reach the host's terminals.
-        if device.path() != Path::new("/dev/ptmx") {
+        if !is_ptmx(device) {
             nodes.push(node(device, &format!("linux.devices[{index}]"))?);
         }
     }
@@ -62,6 +61,21 @@ pub(super) fn nodes(devices: &[LinuxDevice]) -> Result<Vec<Device>, PlanError> {
         }
     }
     Ok(nodes)
+}
+
+/// A container's `/dev/ptmx` is a link into its own devpts; a node would reach the host's terminals.
+fn is_ptmx(device: &LinuxDevice) -> bool {
+    device.path() == Path::new("/dev/ptmx")
+}
+
+/// Of a device that is not made. Who asks for the terminals themselves gets the container's own, which needs no word.
+pub(super) fn warning(devices: &[LinuxDevice]) -> Option<String> {
+    let index = devices.iter().position(|device| {
+        let number = (i64::from(PTMX.0), i64::from(PTMX.1));
+        let is_character = matches!(device.typ(), LinuxDeviceType::C | LinuxDeviceType::U);
+        is_ptmx(device) && !(is_character && (device.major(), device.minor()) == number)
+    })?;
+    Some(format!("linux.devices[{index}]: not made, since /dev/ptmx is a link to the container's own terminals"))
 }
 
 fn node(device: &LinuxDevice, field: &str) -> Result<Device, PlanError> {

@@ -249,7 +249,8 @@ fn warnings(spec: &Spec) -> Vec<String> {
             destination.display()
         )
     };
-    relative.map(warning).collect()
+    let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
+    relative.map(warning).chain(devices.and_then(|devices| devices::warning(devices))).collect()
 }
 
 fn is_dev_of_host(mount: &MountPlan) -> bool {

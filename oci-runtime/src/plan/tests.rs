@@ -73,6 +73,16 @@ fn a_device_of_the_config_replaces_the_default_one() {
     assert_eq!(plan.devices.len(), 7);
     assert_eq!((plan.devices[0].mode, plan.devices[0].uid, plan.devices[0].gid), (0o600, 7, 8));
     assert_eq!(plan.devices[1].kind, NodeKind::Fifo);
+    assert_eq!(plan.warnings, [""; 0]);
+}
+
+#[test]
+fn a_device_in_the_place_of_the_terminals_is_warned_of() {
+    let other = json!({"path": "/dev/ptmx", "type": "c", "major": 1, "minor": 3});
+    let plan = plan(&[("/linux/devices", json!([other]))]).unwrap();
+    assert!(plan.devices.iter().all(|device| device.path != Path::new("/dev/ptmx")));
+    let expected = "linux.devices[0]: not made, since /dev/ptmx is a link to the container's own terminals";
+    assert_eq!(plan.warnings, [expected]);
 }
 
 #[test]
