@@ -112,6 +112,9 @@ pub fn remove_unused(groups: &Groups) -> Result<(), Error> {
 
 /// Changes the share of a container's class: lines of `schemata` for the L3 cache and for the memory bandwidth.
 ///
+/// As runc, it does so for a class that the container shares with others (`closID`) too: a config asks for what it finds, but who
+/// asks for a change means it. It holds for all who are in the class.
+///
 /// # Errors
 /// The machine has no such shares, the container no class, or the kernel refuses the line. The words are runc's.
 pub fn update(groups: &Groups, cache: Option<&str>, bandwidth: Option<&str>) -> Result<(), Error> {

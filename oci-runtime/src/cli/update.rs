@@ -57,7 +57,7 @@ pub(crate) const HELP: Help = Help {
         ("--memory-reservation SIZE", "memory that the container is left with when it is short"),
         ("--memory-swap SIZE", "memory and swap together"),
         ("--pids-limit N", "processes and threads; -1 for no limit"),
-        ("--l3-cache-schema SCHEMA", "Intel RDT cache allocation"),
+        ("--l3-cache-schema SCHEMA", "Intel RDT cache allocation, for all in the container's class"),
         ("--mem-bw-schema SCHEMA", "Intel RDT memory bandwidth allocation"),
     ]],
 };
