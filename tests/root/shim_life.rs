@@ -203,6 +203,13 @@ fn the_containers_of_a_pod_share_its_network_host_name_and_shared_memory() {
     pod.run(&reader);
     pod.exit("reader");
     assert_eq!(pod.log_lines("reader"), ["stdout F shared"]);
+    let mut careful = pod.container("careful", "cat /dev/shm/file; touch /dev/shm/x 2>&1");
+    let read_only = json!({"destination": "/dev/shm", "type": "bind", "options": ["bind", "remount", "ro"]});
+    careful.spec["mounts"].as_array_mut().unwrap().push(read_only);
+    pod.run(&careful);
+    pod.exit("careful");
+    let lines = pod.log_lines("careful");
+    assert!(lines.len() == 2 && lines[1].contains("Read-only file system"), "{lines:?}");
     let lines = pod.log_lines("writer");
     assert_eq!(lines[0], "stdout F pod");
     assert!(lines[1].contains("UP"), "lo is {}", lines[1]);

@@ -13,18 +13,19 @@ use sys::mount::{Attr, Fs, MountFlags, mount_setattr, move_mount};
 use crate::host::CgroupTree;
 use crate::plan::MountPlan;
 
-/// Makes and attaches all of it.
-pub(super) fn make(plan: &MountPlan, trees: &[CgroupTree], target: &OwnedFd) -> sys::Result<()> {
+/// Makes and attaches all of it; what is at the target then, unless that is one of the trees.
+pub(super) fn make(plan: &MountPlan, trees: &[CgroupTree], target: &OwnedFd) -> sys::Result<Option<OwnedFd>> {
     let flags = plan.attributes.set | plan.recursive.set;
     match trees {
         [] => {
             let tree = Fs::open("cgroup2")?.set_string("source", "cgroup")?.mount(flags)?;
             move_mount(&tree, target)?;
-            return share(&tree, plan);
+            share(&tree, plan)?;
+            return Ok(Some(tree));
         }
         [CgroupTree { kind: Kind::V2, mount, .. }] => {
             move_mount(mount, target)?;
-            return share(mount, plan);
+            return share(mount, plan).map(|()| None);
         }
         _ => {}
     }
@@ -42,7 +43,8 @@ pub(super) fn make(plan: &MountPlan, trees: &[CgroupTree], target: &OwnedFd) -> 
         let directory = at::openat(&tmpfs, &tree.name, OFlag::O_PATH | OFlag::O_DIRECTORY, 0)?;
         move_mount(&tree.mount, &directory)?;
     }
-    share(&tmpfs, plan)
+    share(&tmpfs, plan)?;
+    Ok(Some(tmpfs))
 }
 
 /// Last, so that a change of the whole tree reaches all of it.

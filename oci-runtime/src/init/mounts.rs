@@ -46,12 +46,16 @@ impl Mounted<'_> {
         match &self.host.sources[index] {
             Source::Bind(bind) => Some(&bind.mount),
             Source::Filesystem(made) => Some(made),
-            Source::None | Source::Link(_) | Source::Cgroups(_) => self.made[index].as_ref(),
+            Source::Cgroups(trees) => self.made[index].as_ref().or(trees.first().map(|tree| &tree.mount)),
+            Source::None | Source::Link(_) => self.made[index].as_ref(),
         }
     }
 
-    /// What was mounted last at a target of the plan.
+    /// What was mounted last at a target of the plan, or will be.
     fn last_at(&self, target: &Path) -> Option<&OwnedFd> {
+        if let Some((_, bind)) = self.host.shared_memory.as_ref().filter(|(place, _)| place == target) {
+            return Some(&bind.mount);
+        }
         let mounts = self.plan.mounts[..self.made.len()].iter().enumerate();
         mounts.rev().filter(|(_, mount)| mount.target == target).find_map(|(index, _)| self.mount(index))
     }
@@ -66,7 +70,8 @@ pub(super) fn make_all<'a>(
 ) -> Result<Mounted<'a>, Error> {
     let mut mounted = Mounted { plan, host, made: Vec::with_capacity(plan.mounts.len()) };
     for (mount, source) in plan.mounts.iter().zip(&host.sources) {
-        if host.shared_memory.as_ref().is_some_and(|(target, _)| *target == mount.target) {
+        let is_remount = matches!(mount.kind, MountKind::Remount { .. });
+        if !is_remount && host.shared_memory.as_ref().is_some_and(|(target, _)| *target == mount.target) {
             mounted.made.push(None);
             continue;
         }
@@ -121,7 +126,7 @@ fn make(
         }
         (_, Source::Cgroups(trees)) => {
             let target = directory(root, &mount.target, stage)?;
-            cgroup_mount::make(mount, trees, &target).step(step).map(|()| None)
+            cgroup_mount::make(mount, trees, &target).step(step)
         }
         (MountKind::Bind { .. } | MountKind::Cgroup | MountKind::Remount { .. }, Source::None) => {
             Err(Error::Refused(format!("{stage}: its source was not opened")))

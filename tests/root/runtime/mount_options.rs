@@ -260,6 +260,23 @@ fn a_mount_that_is_there_can_be_changed() {
     assert_ne!(bundle.run().code, 0, "nothing is mounted there");
 }
 
+#[test]
+fn the_mount_of_cgroups_can_be_changed_as_any_other() {
+    let world = World::enter();
+    let target = "/v";
+    let options = ["nosuid", "noexec", "nodev", "relatime", "ro"];
+    let cgroup = json!({"destination": target, "type": "cgroup", "source": "cgroup", "options": options});
+    let remount = tmpfs(target, &["remount", "bind", "ro", "noexec"]);
+    let hidden = tmpfs(target, &["nosuid"]);
+    // Sorted: the tmpfs that is covered comes last.
+    assert_eq!(top(&seen(&world, &[hidden, cgroup, remount]), target), ["ro,noexec,relatime", "rw,nosuid,relatime"]);
+}
+
+/// The attributes of what is mounted there, not below it.
+fn top<'a>(seen: &'a [String], target: &str) -> Vec<&'a str> {
+    seen.iter().filter_map(|line| line.strip_prefix(target)?.strip_prefix(' ')).collect()
+}
+
 /// runc looks the target up again. A link there, or who exchanges it, would have another mount changed: a volume made writable.
 #[test]
 fn a_mount_is_changed_wherever_its_target_leads_to_by_then() {
