@@ -8,12 +8,14 @@
 //! A binary gets this by naming `orlop_entry` as its ELF entry (`oci-runtime/build.rs`). It is no more than a short cut: what
 //! fails here is left to the program, which looks again and tells of it.
 //!
-//! **Rules.** Neither the C library nor thread-local storage exists here: plain loads, and system calls made by hand.
+//! **Rules.** Neither the C library nor thread-local storage exists here: plain loads, and system calls made by hand. No array is
+//! filled or copied: the compiler may make a call of `memset` or `memcpy` of it, which in a static program leads through a table
+//! that is empty until the C library has looked at the processor (`IFUNC`).
 
 #![allow(unsafe_code, reason = "the kernel's initial stack is read and system calls are made without a C library")]
 
 use std::arch::{asm, naked_asm};
-use std::mem::size_of;
+use std::mem::{MaybeUninit, size_of};
 
 use nix::libc::{self, c_long};
 
@@ -60,11 +62,11 @@ unsafe extern "C" fn leave_writable_image(stack: *const usize) {
         }
         (arguments, arguments.add(count + 1))
     };
-    let mut stat = [0_u64; STATFS_WORDS];
+    let mut stat = MaybeUninit::<[u64; STATFS_WORDS]>::uninit();
     // SAFETY: a path that ends with NUL and room for the answer.
     let looked = unsafe { call(libc::SYS_statfs, [OWN_IMAGE.as_ptr() as usize, stat.as_mut_ptr() as usize, 0, 0, 0]) };
-    let read_only = looked != 0 || stat[STATFS_FLAGS] & libc::ST_RDONLY != 0;
-    if read_only {
+    // SAFETY: a call that went well has written all words.
+    if looked != 0 || unsafe { *stat.as_ptr().cast::<u64>().add(STATFS_FLAGS) } & libc::ST_RDONLY != 0 {
         return;
     }
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
