@@ -197,9 +197,11 @@ pub fn fchmodat(directory: &impl AsFd, name: impl AsRef<OsStr>, mode: u32) -> Re
 
 /// Sets the permissions of what `file` refers to, `O_PATH` included (fchmodat2(2) with `AT_EMPTY_PATH`; before
 /// Linux 6.6 fchmod(2), and for `O_PATH` chmod(2) on `/proc/self/fd`, proc_pid_fd(5)).
+///
+/// A process that is in the mounts of a container takes [`ProcFd::chmod`](crate::procfs::ProcFd::chmod) for `O_PATH`.
 pub fn fchmod(file: &impl AsFd, mode: u32) -> Result<()> {
-    match fchmodat2(file, OsStr::new(""), mode, libc::AT_EMPTY_PATH) {
-        Err(Errno::ENOSYS) => match stat::fchmod(file, permissions(mode)) {
+    match fchmodat2_empty(file, mode) {
+        Err(error) if error.is(Errno::ENOSYS) => match stat::fchmod(file, permissions(mode)) {
             Err(Errno::EBADF) => {
                 let path = proc_path(file);
                 stat::fchmodat(fcntl::AT_FDCWD, path.as_c_str(), permissions(mode), stat::FchmodatFlags::FollowSymlink)
@@ -207,10 +209,14 @@ pub fn fchmod(file: &impl AsFd, mode: u32) -> Result<()> {
             }
             result => result.map_err(|errno| Error::new("fchmod", errno, format_args!("{}, {mode:#o}", fd(file)))),
         },
-        result => result.map_err(|errno| {
-            Error::new("fchmodat2", errno, format_args!("{}, \"\", {mode:#o}, AT_EMPTY_PATH", fd(file)))
-        }),
+        result => result,
     }
+}
+
+/// fchmodat2(2) with `AT_EMPTY_PATH`: ENOSYS before Linux 6.6.
+pub(crate) fn fchmodat2_empty(file: &impl AsFd, mode: u32) -> Result<()> {
+    fchmodat2(file, OsStr::new(""), mode, libc::AT_EMPTY_PATH)
+        .map_err(|errno| Error::new("fchmodat2", errno, format_args!("{}, \"\", {mode:#o}, AT_EMPTY_PATH", fd(file))))
 }
 
 fn fchmodat2(directory: &impl AsFd, name: &OsStr, mode: u32, at: i32) -> nix::Result<()> {

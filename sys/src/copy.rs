@@ -20,7 +20,7 @@ use crate::{Errno, at};
 const MAX_DEPTH: u32 = 256;
 
 /// Copies what is in `source`, and its own attributes, to the empty directory `target`. An extended attribute that the file
-/// system of `target` does not know is left out. Files are opened through `procfs`.
+/// system of `target` does not know is left out. Files are opened, and modes of nodes set, through `procfs`.
 pub fn copy_content(source: &impl AsFd, target: &impl AsFd, procfs: &ProcFd) -> Result<()> {
     copy_directory(&at::reopen_directory(source)?, &at::reopen_directory(target)?, procfs, MAX_DEPTH)
 }
@@ -65,7 +65,7 @@ fn copy_entry(directory: &OwnedFd, target: &OwnedFd, name: &OsStr, procfs: &Proc
             let mode = stat.st_mode & 0o7777;
             at::mknodat(target, name, kind, mode, stat.st_rdev)?;
             at::fchownat(target, name, stat.st_uid, stat.st_gid)?;
-            at::fchmodat(target, name, mode)
+            procfs.chmod(&at::openat(target, name, OFlag::O_PATH, 0)?, mode)
         }
     }
 }

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, ResolveFlag};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 
 use crate::error::{Error, Result, fd, flags, quoted, retry};
 use crate::fs::write_once;
@@ -98,6 +98,25 @@ impl ProcFd {
         let directory =
             self.open_path(Path::new("self/fd"), OFlag::O_PATH | OFlag::O_DIRECTORY, ResolveFlag::empty())?;
         follow(&directory, OsStr::new(&crate::fd::number(file).to_string()), how - OFlag::O_NOFOLLOW)
+    }
+
+    /// Sets the permissions of what an `O_PATH` fd of ours refers to, as [`at::fchmod`] does; for a process as that of
+    /// [`ProcFd::reopen`].
+    pub fn chmod(&self, file: &impl AsFd, mode: u32) -> Result<()> {
+        match at::fchmodat2_empty(file, mode) {
+            Err(error) if error.is(Errno::ENOSYS) => self.chmod_link(file, mode),
+            done => done,
+        }
+    }
+
+    /// By the magic link, which chmod(2) follows: before Linux 6.6 no call takes an `O_PATH` fd.
+    fn chmod_link(&self, file: &impl AsFd, mode: u32) -> Result<()> {
+        let directory =
+            self.open_path(Path::new("self/fd"), OFlag::O_PATH | OFlag::O_DIRECTORY, ResolveFlag::empty())?;
+        let number = crate::fd::number(file).to_string();
+        let permissions = Mode::from_bits_truncate(mode);
+        retry(|| fchmodat(&directory, number.as_str(), permissions, FchmodatFlags::FollowSymlink))
+            .map_err(|errno| Error::new("chmod", errno, format_args!("{}, {mode:#o}", fd(file))))
     }
 
     /// The content of `path` in this procfs (`self/status`, `42/cgroup`), at most 1 MiB.
@@ -209,6 +228,21 @@ mod tests {
         assert!(error.to_string().contains("not the root of a procfs"), "{error}");
         let error = ProcFd::from_fd(File::open("/proc/self").unwrap().into()).unwrap_err();
         assert!(error.to_string().contains("not the root of a procfs"), "{error}");
+    }
+
+    #[test]
+    fn what_an_o_path_fd_refers_to_has_its_mode_changed_on_any_kernel() {
+        let proc = ProcFd::from_fd(File::open("/proc").unwrap().into()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        nix::unistd::mkfifo(&directory.path().join("fifo"), Mode::S_IRUSR).unwrap();
+        let directory = File::open(directory.path()).unwrap();
+        let fifo = at::openat(&directory, "fifo", OFlag::O_PATH, 0).unwrap();
+        for (set, mode) in
+            [(ProcFd::chmod as fn(&ProcFd, &OwnedFd, u32) -> Result<()>, 0o1604), (ProcFd::chmod_link, 0o4711)]
+        {
+            set(&proc, &fifo, mode).unwrap();
+            assert_eq!(at::fstat(&fifo).unwrap().st_mode & 0o7777, mode);
+        }
     }
 
     #[test]
