@@ -46,7 +46,7 @@ const FLAGS: &[(&str, &str)] = &[
 pub(crate) const HELP: Help = Help {
     about: "saves a running container to files",
     usage: "[flags] ID",
-    details: "It takes the program criu.",
+    details: criu::DETAILS,
     flags: &[criu::FLAGS, FLAGS],
 };
 
@@ -89,6 +89,7 @@ pub(crate) fn checkpoint(store: &Store<'_>, flags: &Flags, log: &mut Log) -> Res
     let (images, work, work_path) = flags.criu.directories()?;
     let mut options = flags.criu.options(&images, &work, LOG);
     flags.add_to(&mut options)?;
+    criu::add_config(&mut options, &container.record.annotations);
     add_container(&mut options, &container, &plan)?;
     write_streams(flags, &container)?;
     let request = if flags.pre_dump { Request::PreDump } else { Request::Dump };

@@ -3,11 +3,14 @@
 //! A request goes to it over a socket; while it works it asks us to do our part at certain points, and at the end it says how
 //! it went. Its log names what it could not do.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use sys::Errno;
 
 use super::Error;
 use super::args::{self, Stop};
@@ -122,6 +125,21 @@ impl Flags {
     }
 }
 
+/// What is said of [`add_config`] in both verbs' help.
+pub(crate) const DETAILS: &str = "It takes the program criu, which also follows its own configuration files, and besides those\n\
+    /etc/criu/runc.conf, or in its place what the annotation org.criu.config names, if that is not empty.\n\
+    They count for more than the flags.";
+
+/// The annotation of a container that names a configuration file of criu's.
+pub(crate) const CONFIG_ANNOTATION: &str = "org.criu.config";
+
+/// Names a configuration file that criu follows besides its own, as runc does: that of the container's annotation, an empty
+/// one for none, or by default runc's. One that is not there is none to criu.
+pub(crate) fn add_config(options: &mut Message, annotations: &HashMap<String, String>) {
+    let named = annotations.get(CONFIG_ANNOTATION);
+    options.text(51, named.map_or("/etc/criu/runc.conf", String::as_str));
+}
+
 /// Everything that it has to say: the log is for those who look for a reason.
 const LOG_DEBUG: u64 = 4;
 
@@ -213,7 +231,11 @@ impl Criu {
         const MAX_MESSAGE: usize = 64 * 1024;
         loop {
             let mut buffer = vec![0; MAX_MESSAGE];
-            let (length, fds) = sys::socket::recv(&self.socket, &mut buffer)?;
+            let (length, fds) = match sys::socket::recv(&self.socket, &mut buffer) {
+                // It ended without so much as reading the request.
+                Err(error) if error.is(Errno::ECONNRESET) => (0, Vec::new()),
+                received => received?,
+            };
             buffer.truncate(length);
             let answer = fields(&buffer).ok_or("criu's answer is not a message")?;
             let number = |wanted| answer.number(wanted);

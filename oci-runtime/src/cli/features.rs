@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use sys::credentials::Capabilities;
 
 use super::args::{self, Stop, Token};
+use super::criu::CONFIG_ANNOTATION;
 use super::help::Help;
 use super::{Error, SPEC_VERSION, verb};
 
@@ -48,6 +49,8 @@ struct Features {
     mount_options: Vec<String>,
     linux: Linux,
     annotations: Value,
+    /// Of a config: what they say can change what is done on the host.
+    potentially_unsafe_config_annotations: [&'static str; 1],
 }
 
 /// features-linux.md
@@ -183,6 +186,7 @@ impl Features {
                 "org.opencontainers.runc.checkpoint.enabled": verb::find("checkpoint").is_some().to_string(),
                 "org.orlop.runtime.version": env!("CARGO_PKG_VERSION"),
             }),
+            potentially_unsafe_config_annotations: [CONFIG_ANNOTATION],
         }
     }
 }

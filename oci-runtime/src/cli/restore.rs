@@ -52,7 +52,7 @@ const FLAGS: &[(&str, &str)] = &[
 pub(crate) const HELP: Help = Help {
     about: "makes a container of what checkpoint has saved",
     usage: "[flags] ID",
-    details: "It takes the program criu.",
+    details: criu::DETAILS,
     flags: &[FLAGS, criu::FLAGS],
 };
 
@@ -138,6 +138,7 @@ fn restore_in(
     options.switch(6, true).text(13, &root.display().to_string()).switch(26, true);
     options.text(53, flags.lsm_profile.as_deref().unwrap_or_default());
     options.text(63, flags.lsm_mount_context.as_deref().unwrap_or_default());
+    criu::add_config(&mut options, &record.annotations);
     add_cgroups(&mut options, &layout, &record.cgroup);
     add_mounts(&mut options, plan, &record.cgroup)?;
     // Held until criu has them too: its program inherits them.

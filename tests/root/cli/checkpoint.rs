@@ -1,8 +1,12 @@
 //! checkpoint, as far as it goes without CRIU; `criu.rs` goes further.
 
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use serde_json::json;
 use tests::{World, output};
 
-use super::{Container, check_refused, is_ours};
+use super::{Container, STAY, check_refused, is_ours};
 
 #[test]
 fn without_criu_the_error_says_so_and_the_container_runs_on() {
@@ -27,4 +31,48 @@ fn only_what_runs_can_be_saved() {
     container.verb(&["start"]).success();
     container.has_stopped();
     check_refused(&container.verb(&["checkpoint"]), 1, "Container cannot be checkpointed in stopped state");
+}
+
+/// The request that a verb sends to criu, in whose place is a program that keeps it and gives no answer.
+fn asked(container: &Container<'_>, verb: &[&str]) -> String {
+    let dir = &container.bundle.dir;
+    let (bin, images) = (dir.join("bin"), dir.join("images"));
+    std::fs::create_dir_all(&bin).expect("a directory");
+    let script = format!("#!/bin/bash\nexec dd bs=64k count=1 of={} <&$2 2>/dev/null\n", dir.join("asked").display());
+    tests::write(&bin.join("criu"), script);
+    std::fs::set_permissions(bin.join("criu"), PermissionsExt::from_mode(0o755)).expect("an executable file");
+    let mut command = container.bundle.runtime();
+    let path = std::env::join_paths([bin.as_path(), "/usr/bin".as_ref(), "/bin".as_ref()]).expect("a PATH");
+    command.env("PATH", path).args(verb).arg("--image-path").arg(&images).arg(&container.bundle.id);
+    let done = output(command.current_dir(dir).stdin(Stdio::null()));
+    check_refused(&done, 1, "criu ended without an answer");
+    String::from_utf8_lossy(&std::fs::read(dir.join("asked")).expect("a request")).into_owned()
+}
+
+#[test]
+fn criu_follows_runcs_configuration_or_that_of_the_containers_annotation() {
+    if !is_ours() {
+        return;
+    }
+    let world = World::enter();
+    for (annotation, named, not_named) in [
+        (None, Some("/etc/criu/runc.conf"), "/special.conf"),
+        (Some("/etc/special.conf"), Some("/etc/special.conf"), "runc.conf"),
+        (Some(""), None, ".conf"),
+    ] {
+        let mut container = Container::new(&world, STAY);
+        if let Some(path) = annotation {
+            container.bundle.set("/annotations", json!({"org.criu.config": path}));
+        }
+        container.create(&[]).success();
+        container.verb(&["start"]).success();
+        container.is_ready();
+        let checkpoint = asked(&container, &["checkpoint"]);
+        container.verb(&["delete", "--force"]).success();
+        let restore = asked(&container, &["restore"]);
+        for request in [checkpoint, restore] {
+            assert!(named.is_none_or(|path| request.contains(path)), "{annotation:?}: {request}");
+            assert!(!request.contains(not_named), "{annotation:?}: {request}");
+        }
+    }
 }
