@@ -360,8 +360,9 @@ pub fn reopen(file: &impl AsFd, how: OFlag) -> Result<OwnedFd> {
     Ok(opened)
 }
 
-/// The magic link that leads to what `file` refers to (proc_pid_fd(5)). Only for calls that take no fd.
-pub(crate) fn proc_path(file: &impl AsFd) -> CString {
+/// The magic link that leads to what `file` refers to (proc_pid_fd(5)): a name for calls that take no fd, as long as it is open. Only
+/// where the caller's `/proc` is to be trusted.
+pub fn proc_path(file: &impl AsFd) -> CString {
     let digits = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
     CString::new(digits).unwrap_or_default() // no NUL in it
 }

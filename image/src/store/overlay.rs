@@ -5,10 +5,11 @@
 //! lasts as long as the call.
 
 use std::fmt::Write as _;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use sys::Errno;
+use sys::at::proc_path;
 use sys::mount::{Fs, MountFlags, MsFlags, Propagation, clone_tree, mount_on, set_propagation_root};
 use sys::namespace::{CloneFlags, unshare};
 use sys::rootfd::RootFd;
@@ -87,6 +88,7 @@ impl Stack {
         let lower: Vec<RootFd> = self.layers().map(RootFd::open).collect::<sys::Result<_>>()?;
         let upper = self.upper.as_ref().map(|upper| Ok((RootFd::open(&upper.fs)?, RootFd::open(&upper.work)?)));
         let upper = upper.transpose()?;
+        let by_fd = |directory: &RootFd| proc_path(directory).to_string_lossy().into_owned();
         let mut data = String::new();
         for (index, layer) in lower.iter().enumerate() {
             let separator = if index == 0 { "lowerdir=" } else { ":" };
@@ -107,11 +109,6 @@ impl Stack {
         mount_on("orlop", &place, "overlay", flags, &data)?;
         clone_tree(&self.empty, false)
     }
-}
-
-/// The name of a directory that is held, for a call that takes no fd.
-fn by_fd(directory: &RootFd) -> String {
-    format!("/proc/self/fd/{}", directory.as_fd().as_raw_fd())
 }
 
 /// By fd: a value is at most 255 bytes, and a store may lie deeper than that.
