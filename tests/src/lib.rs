@@ -14,6 +14,7 @@ pub mod cri;
 mod daemon;
 mod eventually;
 pub mod images;
+pub mod oci;
 pub mod pods;
 mod programs;
 mod registry;

@@ -8,24 +8,6 @@ use std::process::{Child, Command, Stdio};
 use serde_json::{Value, json};
 use tests::{Output, World, binary, copy_program, eventually, output, write};
 
-/// Docker's default capabilities.
-const CAPABILITIES: [&str; 14] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FSETID",
-    "CAP_FOWNER",
-    "CAP_MKNOD",
-    "CAP_NET_RAW",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETFCAP",
-    "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SYS_CHROOT",
-    "CAP_KILL",
-    "CAP_AUDIT_WRITE",
-];
-
 /// A bundle in a World, for one container.
 pub(crate) struct Bundle<'a> {
     world: &'a World,
@@ -46,7 +28,7 @@ impl<'a> Bundle<'a> {
         make_rootfs(&dir.join("rootfs"));
         let id = format!("{}-{}", world.name(), world.count());
         let cgroup = format!("{}/{id}", world.cgroup("runtime"));
-        Bundle { world, config: config(script, &cgroup), dir, id }
+        Bundle { world, config: tests::oci::config(&["sh", "-c", script], &cgroup), dir, id }
     }
 
     /// The root file system on the host.
@@ -184,43 +166,4 @@ fn make_rootfs(rootfs: &Path) {
         symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
     }
     write(&rootfs.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n");
-}
-
-fn config(script: &str, cgroup: &str) -> Value {
-    let namespaces = ["mount", "pid", "uts", "ipc", "network", "cgroup"].map(|kind| json!({"type": kind}));
-    json!({
-        "ociVersion": "1.2.0",
-        "root": {"path": "rootfs", "readonly": false},
-        "hostname": "box",
-        "process": {
-            "args": ["sh", "-c", script],
-            "cwd": "/",
-            "env": ["PATH=/bin"],
-            "user": {"uid": 0, "gid": 0},
-            "noNewPrivileges": true,
-            "capabilities": {"bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES},
-        },
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-             "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
-            {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
-             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
-            {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-             "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
-            {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]},
-            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
-            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-             "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]},
-        ],
-        "linux": {
-            "cgroupsPath": cgroup,
-            "namespaces": namespaces,
-            "resources": {"devices": [{"allow": false, "access": "rwm"}]},
-            "maskedPaths": ["/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-                "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/firmware",
-                "/sys/devices/virtual/powercap", "/proc/asound"],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
-        },
-    })
 }
