@@ -39,10 +39,27 @@ impl<'a> Container<'a> {
     /// A container that was created and started, and runs [`STAY`].
     fn started(world: &'a World) -> Container<'a> {
         let container = Container::new(world, STAY);
-        container.create(&[]).success();
-        container.verb(&["start"]).success();
-        container.is_ready();
+        container.start();
         container
+    }
+
+    /// Creates and starts it; its script makes `/ready`.
+    fn start(&self) {
+        self.create(&[]).success();
+        self.verb(&["start"]).success();
+        self.is_ready();
+    }
+
+    /// Runs it to its end.
+    fn run(&self) -> Output {
+        self.bundle.write_config();
+        output(self.command(&["run"]).current_dir(&self.bundle.dir))
+    }
+
+    /// It stays in the host's.
+    fn without_namespace(&mut self, kind: &str) {
+        let namespaces = self.bundle.config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        namespaces.retain(|namespace| namespace["type"] != kind);
     }
 
     fn is_ready(&self) {

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use sys::bpf::{AttachFlags, Instruction, Program};
 use tests::{World, output, write};
 
-use super::{Container, STAY, check_refused};
+use super::cgroups::one_device;
+use super::{Container, STAY, cgroup_of, check_refused};
 
 /// A World with v2 alone, and where that is mounted.
 fn enter() -> (World, PathBuf) {
@@ -22,12 +23,8 @@ fn enter() -> (World, PathBuf) {
     (world, v2.mount_point)
 }
 
-fn cgroups_path(container: &Container<'_>) -> String {
-    container.bundle.config["linux"]["cgroupsPath"].as_str().expect("a cgroup path").to_owned()
-}
-
 fn dir(root: &Path, container: &Container<'_>) -> PathBuf {
-    root.join(cgroups_path(container).trim_start_matches('/'))
+    root.join(cgroup_of(container).trim_start_matches('/'))
 }
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -47,7 +44,7 @@ fn a_container_is_in_its_cgroup_and_sees_it_as_the_root() {
     let (world, _) = enter();
     let container = Container::started(&world);
     let pid = container.state()["pid"].to_string();
-    assert_eq!(read(format!("/proc/{pid}/cgroup")).lines().last(), Some(&*format!("0::{}", cgroups_path(&container))));
+    assert_eq!(read(format!("/proc/{pid}/cgroup")).lines().last(), Some(&*format!("0::{}", cgroup_of(&container))));
     assert_eq!(
         container.exec(&[], &["grep", "^0:", "/proc/1/cgroup", "/proc/self/cgroup"]).success(),
         "/proc/1/cgroup:0::/\n/proc/self/cgroup:0::/\n"
@@ -62,12 +59,9 @@ fn a_container_is_in_its_cgroup_and_sees_it_as_the_root() {
 fn without_a_cgroup_namespace_the_tree_and_the_place_in_it_are_the_hosts() {
     let (world, root) = enter();
     let mut container = Container::new(&world, STAY);
-    let namespaces = container.bundle.config["linux"]["namespaces"].as_array_mut().expect("namespaces");
-    namespaces.retain(|namespace| namespace["type"] != "cgroup");
-    container.create(&[]).success();
-    container.verb(&["start"]).success();
-    container.is_ready();
-    let place = cgroups_path(&container);
+    container.without_namespace("cgroup");
+    container.start();
+    let place = cgroup_of(&container);
     assert_eq!(container.exec(&[], &["grep", "^0:", "/proc/self/cgroup"]).success(), format!("0::{place}\n"));
     let list = container.exec(&[], &["cat", &format!("/sys/fs/cgroup{place}/cgroup.procs")]).success();
     assert!(list.starts_with("1\n"), "{list}");
@@ -84,9 +78,7 @@ fn an_exec_goes_where_the_first_process_is_once_the_containers_cgroup_takes_none
     );
     let mut container = Container::new(&world, &script);
     with_writable_cgroups(&mut container);
-    container.create(&[]).success();
-    container.verb(&["start"]).success();
-    container.is_ready();
+    container.start();
     assert_eq!(read(dir(&root, &container).join("cgroup.subtree_control")), controller);
     let place = container.exec(&[], &["grep", "^0:", "/proc/self/cgroup"]).success();
     assert_eq!(place, "0::/inner\n");
@@ -99,16 +91,8 @@ fn an_exec_goes_where_the_first_process_is_once_the_containers_cgroup_takes_none
 fn a_device_that_is_not_listed_cannot_be_opened() {
     let (world, _) = enter();
     let mut container = Container::new(&world, STAY);
-    container.bundle.set(
-        "/linux/resources/devices",
-        json!([
-            {"allow": false, "access": "rwm"},
-            {"allow": true, "type": "c", "major": 240, "minor": 7, "access": "r"},
-        ]),
-    );
-    container.create(&[]).success();
-    container.verb(&["start"]).success();
-    container.is_ready();
+    container.bundle.set("/linux/resources/devices", one_device());
+    container.start();
     let run = |script: &str| container.exec(&[], &["sh", "-c", script]);
     run("mknod /dev/mem c 1 1 && mknod /dev/x c 240 7 && mknod /dev/again c 1 3").success();
     check_refused(&run("cat /dev/mem"), 1, "can't open '/dev/mem': Operation not permitted");
@@ -124,9 +108,7 @@ fn a_config_without_device_rules_allows_no_device_but_the_default_ones() {
     for resources in [json!({}), json!({"devices": []}), json!({"devices": null})] {
         let mut container = Container::new(&world, STAY);
         container.bundle.set("/linux/resources", resources);
-        container.create(&[]).success();
-        container.verb(&["start"]).success();
-        container.is_ready();
+        container.start();
         let run = |script: &str| container.exec(&[], &["sh", "-c", script]);
         check_refused(&run("mknod /dev/mem c 1 1; cat /dev/mem"), 1, "can't open '/dev/mem': Operation not permitted");
         run("cat /dev/null").success();
@@ -159,7 +141,7 @@ fn a_cgroup_that_somebody_is_in_or_that_is_frozen_is_not_taken() {
     let container = Container::started(&world);
     let mut second = Container::new(&world, STAY);
     let own = second.bundle.config["linux"]["cgroupsPath"].clone();
-    second.bundle.set("/linux/cgroupsPath", json!(cgroups_path(&container)));
+    second.bundle.set("/linux/cgroupsPath", json!(cgroup_of(&container)));
     check_refused(&second.create(&[]), 1, "container's cgroup is not empty");
     assert_eq!(container.status(), "running");
 
@@ -168,7 +150,7 @@ fn a_cgroup_that_somebody_is_in_or_that_is_frozen_is_not_taken() {
     fs::create_dir(&place).expect("a cgroup");
     write(&place.join("cgroup.freeze"), "1");
     check_refused(&second.create(&[]), 1, "container's cgroup unexpectedly frozen");
-    second.bundle.set("/linux/cgroupsPath", json!(format!("{}/below", cgroups_path(&second))));
+    second.bundle.set("/linux/cgroupsPath", json!(format!("{}/below", cgroup_of(&second))));
     check_refused(&second.create(&[]), 1, "container's cgroup unexpectedly frozen");
     fs::remove_dir(&place).expect("what was refused is left as it was, and what was made is gone");
 }
@@ -180,7 +162,7 @@ fn a_place_in_a_threaded_tree_is_refused() {
     let parent = dir(&root, &container);
     fs::create_dir(&parent).expect("a cgroup");
     write(&parent.join("cgroup.type"), "threaded");
-    container.bundle.set("/linux/cgroupsPath", json!(format!("{}/below", cgroups_path(&container))));
+    container.bundle.set("/linux/cgroupsPath", json!(format!("{}/below", cgroup_of(&container))));
     check_refused(&container.create(&[]), 1, "a container needs a domain");
     fs::remove_dir(&parent).expect("what was made below is gone");
 }
@@ -189,11 +171,8 @@ fn a_place_in_a_threaded_tree_is_refused() {
 fn a_container_in_a_foreign_pid_namespace_is_killed_and_deleted_whole() {
     let (world, root) = enter();
     let mut container = Container::new(&world, "sleep 1000 & (sleep 1000 &) ; touch /ready; wait");
-    let namespaces = container.bundle.config["linux"]["namespaces"].as_array_mut().expect("namespaces");
-    namespaces.retain(|namespace| namespace["type"] != "pid");
-    container.create(&[]).success();
-    container.verb(&["start"]).success();
-    container.is_ready();
+    container.without_namespace("pid");
+    container.start();
     let dir = dir(&root, &container);
     assert!(read(dir.join("cgroup.procs")).lines().count() >= 3);
     container.verb(&["delete", "--force"]).success();
@@ -296,7 +275,7 @@ fn a_cgroup_with_processes_passes_no_controller_on_and_the_refusal_says_so() {
     let mut sleeper = world.command("sleep").arg("1000").spawn().expect("a process");
     write(&parent.join("cgroup.procs"), sleeper.id().to_string());
     container.bundle.set("/linux/resources", json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 2_097_152}]}));
-    container.bundle.set("/linux/cgroupsPath", json!(format!("{}/below", cgroups_path(&container))));
+    container.bundle.set("/linux/cgroupsPath", json!(format!("{}/below", cgroup_of(&container))));
     check_refused(&container.create(&[]), 1, "it has processes of its own, and only a cgroup without any passes");
     // Without a limit that needs it the container starts.
     container.bundle.set("/linux/resources", json!({}));
@@ -330,7 +309,7 @@ fn a_container_that_may_divide_its_cgroup_owns_what_that_takes_and_no_limit() {
 fn a_relative_path_is_taken_below_the_cgroup_above_the_runtimes_own() {
     let (world, root) = enter();
     let mut container = Container::new(&world, STAY);
-    let parent = cgroups_path(&container);
+    let parent = cgroup_of(&container);
     fs::create_dir_all(dir(&root, &container).join("own")).expect("a cgroup for the runtime");
     container.bundle.set("/linux/cgroupsPath", json!("box"));
     container.bundle.write_config();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::cgroup::{self, CPU_QUOTA, CPU_SHARE, Knob, MEMORY_LIMIT, PIDS_LIMIT, by_version};
 use tests::{World, output};
 
@@ -42,24 +42,24 @@ fn limits_are_written_where_the_kernel_keeps_them() {
     }
 }
 
+/// Rules for a device that nobody drives: only one who may open it is told so.
+pub(super) fn one_device() -> Value {
+    json!([
+        {"allow": false, "access": "rwm"},
+        {"allow": true, "type": "c", "major": 240, "minor": 7, "access": "r"},
+    ])
+}
+
 #[test]
 fn the_devices_that_are_listed_and_the_default_ones_can_be_opened_and_no_others() {
     let world = World::enter();
-    // Nobody drives these: only one who may open them is told so.
     let script = "mknod /dev/listed c 240 7 && mknod /dev/other c 240 8 && mknod /dev/again c 1 5 && \
                   head -c 1 /dev/again >/dev/null && echo default; \
                   tell() { grep -o 'Operation not permitted' || echo allowed; }; \
                   (: </dev/listed) 2>&1 | tell; (: >/dev/listed) 2>&1 | tell; (: </dev/other) 2>&1 | tell";
     let mut container = Container::new(&world, script);
-    container.bundle.set(
-        "/linux/resources/devices",
-        json!([
-            {"allow": false, "access": "rwm"},
-            {"allow": true, "type": "c", "major": 240, "minor": 7, "access": "r"},
-        ]),
-    );
-    container.bundle.write_config();
-    let done = output(container.command(&["run"]).current_dir(&container.bundle.dir));
+    container.bundle.set("/linux/resources/devices", one_device());
+    let done = container.run();
     assert_eq!(done.success(), "default\nallowed\nOperation not permitted\nOperation not permitted\n");
 }
 
@@ -126,11 +126,8 @@ fn a_container_in_a_foreign_pid_namespace_is_killed_and_deleted_whole() {
     let world = World::enter();
     for verb in [&["kill", "KILL"][..], &["delete", "--force"]] {
         let mut container = Container::new(&world, "sleep 1000 & (sleep 1000 &) ; touch /ready; wait");
-        let namespaces = container.bundle.config["linux"]["namespaces"].as_array_mut().expect("namespaces");
-        namespaces.retain(|namespace| namespace["type"] != "pid");
-        container.create(&[]).success();
-        container.verb(&["start"]).success();
-        container.is_ready();
+        container.without_namespace("pid");
+        container.start();
         let cgroup = cgroup_of(&container);
         assert!(cgroup::processes(&cgroup).len() >= 3);
         let (verb, signal) = (verb[0], verb[1]);
@@ -165,8 +162,7 @@ fn a_container_over_its_memory_limit_is_killed() {
     let world = World::enter();
     let mut container = Container::new(&world, "x=x; while :; do x=$x$x; done");
     container.bundle.set("/linux/resources/memory", json!({"limit": 20_000_000, "swap": 20_000_000}));
-    container.bundle.write_config();
-    let done = output(container.command(&["run"]).current_dir(&container.bundle.dir));
+    let done = container.run();
     assert_eq!(done.code, 137, "{done:?}");
 }
 
@@ -175,8 +171,7 @@ fn a_process_limit_holds() {
     let world = World::enter();
     let mut container = Container::new(&world, "(true) && echo forked || echo refused");
     container.bundle.set("/linux/resources/pids", json!({"limit": 1}));
-    container.bundle.write_config();
-    let done = output(container.command(&["run"]).current_dir(&container.bundle.dir));
+    let done = container.run();
     assert!(!done.stdout.contains("forked"), "{done:?}");
 }
 

@@ -64,9 +64,7 @@ fn criu_follows_runcs_configuration_or_that_of_the_containers_annotation() {
         if let Some(path) = annotation {
             container.bundle.set("/annotations", json!({"org.criu.config": path}));
         }
-        container.create(&[]).success();
-        container.verb(&["start"]).success();
-        container.is_ready();
+        container.start();
         let checkpoint = asked(&container, &["checkpoint"]);
         container.verb(&["delete", "--force"]).success();
         let restore = asked(&container, &["restore"]);

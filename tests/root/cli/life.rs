@@ -57,9 +57,7 @@ fn a_signal_is_known_by_name_and_number() {
         &world,
         "for s in USR1 USR2 HUP; do trap \"echo $s >> /got\" $s; done; touch /ready; while :; do sleep 0.1; done",
     );
-    container.create(&[]).success();
-    container.verb(&["start"]).success();
-    container.is_ready();
+    container.start();
     let got = || std::fs::read_to_string(container.bundle.rootfs("got")).unwrap_or_default();
     for (signal, name) in [("SIGUSR1", "USR1\n"), ("usr2", "USR2\n"), ("1", "HUP\n")] {
         output(container.command(&["kill"]).arg(signal)).success();

@@ -18,9 +18,7 @@ fn limited(world: &World, resources: Value) -> Container<'_> {
     let mut container = Container::new(world, super::STAY);
     let limits = container.bundle.config["linux"]["resources"].as_object_mut().expect("resources");
     limits.extend(resources.as_object().expect("an object").clone());
-    container.create(&[]).success();
-    container.verb(&["start"]).success();
-    container.is_ready();
+    container.start();
     container
 }
 
@@ -211,9 +209,7 @@ fn events_tells_when_the_container_runs_out_of_memory() {
     let hog = "while ! test -e /go; do sleep 0.1; done; sh -c 'x=x; while :; do x=$x$x; done'";
     let mut container = Container::new(&world, &format!("touch /ready; {hog}; sleep 1000"));
     container.bundle.set("/linux/resources/memory", json!({"limit": 20_000_000, "swap": 20_000_000}));
-    container.create(&[]).success();
-    container.verb(&["start"]).success();
-    container.is_ready();
+    container.start();
     let (mut events, path) = watch(&container, "100ms");
     eventually("it watches", PATIENCE, || !lines_of(&path).is_empty());
     write(&container.bundle.rootfs("go"), "");
