@@ -3,11 +3,11 @@
 //! The program, which must have its symbols, runs a container, takes one through create, start and delete, and has an exec in
 //! another, all of it one instruction at a time under ptrace(2); its children are stepped as well until they become another
 //! program. A name is what `nm --demangle` prints, without the hash that changes with the compiler and the code. All functions of
-//! that name count, since they cannot be told apart by it.
+//! that name count; with `-C symbol-mangling-version=v0` the instances of a generic one have names of their own.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -101,15 +101,21 @@ impl Stepper {
 
     /// Runs the program to its end.
     fn verb(&mut self, arguments: &[&str]) -> anyhow::Result<()> {
-        // The shell waits until it is traced.
+        // The shell waits until it is traced, which it must not be before it is a shell.
         let mut command = Command::new("/bin/sh");
         command
-            .args(["-c", "read go && exec \"$@\" </dev/null", "sh"])
+            .args(["-c", "echo here && read go && exec \"$@\" </dev/null >/dev/null", "sh"])
             .arg(&self.program)
             .arg("--root")
             .arg(&self.state);
-        command.args(arguments).current_dir(&self.bundle).stdin(Stdio::piped()).stdout(Stdio::null());
+        command.args(arguments).current_dir(&self.bundle).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("start the shell")?;
+        child
+            .stdout
+            .take()
+            .context("the shell's standard output")?
+            .read_exact(&mut [0; 5])
+            .context("the shell's word")?;
         let pid = Pid::from_raw(i32::try_from(child.id())?);
         let options = Options::PTRACE_O_TRACEEXEC
             | Options::PTRACE_O_TRACEFORK
