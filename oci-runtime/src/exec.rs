@@ -78,8 +78,10 @@ fn enter_and_run(
     let procfs = ProcFd::open().step(|| "open a private procfs".to_owned())?;
     init::refuse_without_selinux("process.selinuxLabel", plan.selinux_label.as_ref(), &procfs)?;
     let own_cpus = init::begin_on(&plan.exec_cpu_affinity)?;
-    let cgroup =
-        target.cgroup.as_deref().map(|path| open_cgroup(path, &inputs.below, target.pid, &procfs)).transpose()?;
+    let cgroup = match &target.cgroup {
+        Some(path) => Some(open_cgroup(path, inputs.cgroups.take(), &inputs.below, target.pid, &procfs)?),
+        None => None,
+    };
     if is_ours(target, Kind::Mount)? {
         // Its root is no namespace's: who joins would find the host's.
         let text = "the container shares its mount namespace with the runtime: no process can join it";
@@ -143,8 +145,14 @@ fn is_ours(target: &Target, kind: Kind) -> Result<bool, Error> {
 
 /// The container's cgroup, or the one asked for below it; where the former takes no process any more, the one that the first
 /// process is in.
-fn open_cgroup(path: &str, below: &[(Option<String>, String)], first: i32, procfs: &ProcFd) -> Result<Cgroup, Error> {
-    let layout = Layout::detect().step(|| "look for cgroups".to_owned())?;
+fn open_cgroup(
+    path: &str,
+    layout: Option<Layout>,
+    below: &[(Option<String>, String)],
+    first: i32,
+    procfs: &ProcFd,
+) -> Result<Cgroup, Error> {
+    let layout = layout.map_or_else(Layout::detect, Ok).step(|| "look for cgroups".to_owned())?;
     let cgroup = Cgroup::open(&layout, path).step(|| format!("open cgroup {path}"))?;
     if !below.is_empty() {
         return below.iter().try_fold(cgroup, |cgroup, (controller, sub)| {

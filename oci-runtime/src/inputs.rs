@@ -104,6 +104,8 @@ pub struct ExecInputs<'a> {
     pub preserve_fds: u32,
     /// See [`Inputs::keep_keyring`].
     pub keep_keyring: bool,
+    /// See [`Inputs::cgroups`].
+    pub cgroups: Option<Layout>,
     /// Cgroups below the container's that the process joins, each in the hierarchy of a controller, or in all.
     pub below: Vec<(Option<String>, String)>,
     /// See [`Inputs::progress`].
@@ -124,6 +126,7 @@ impl<'a> ExecInputs<'a> {
             best_effort_rlimits: false,
             preserve_fds: 0,
             keep_keyring: false,
+            cgroups: None,
             below: Vec::new(),
             progress,
             born: None,

@@ -28,7 +28,7 @@ impl Cgroups {
 
     /// Removes the cgroup at `path`, if it exists.
     pub(crate) fn delete(&self, path: &str) -> Result<(), Failure> {
-        self.open(path)?.delete().map_err(|error| internal(format_args!("remove cgroup {path}"), &error))
+        Cgroup::delete_at(&self.0, path).map_err(|error| internal(format_args!("remove cgroup {path}"), &error))
     }
 
     /// Kills all in the cgroup at `path` and waits for it to be empty.

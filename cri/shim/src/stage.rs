@@ -87,7 +87,6 @@ fn run(
 fn prepare(inherited: &Inherited, fds: &[OwnedFd], reporter: &Reporter) -> Result<(), Failure> {
     let mut kept: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     kept.extend([reporter.socket.as_fd(), reporter.notebook.as_fd()]);
-    kept.extend(reporter.cgroups.layout().fds());
     sys::fd::close_all_but(3, &kept).map_err(|error| internal("close the shim's files in a stage", &error))?;
     sys::signal::reset_all().map_err(|error| internal("reset signals of a stage", &error))?;
     sys::process::set_pdeathsig(Some(Signal::SIGKILL)).map_err(|error| internal("tie a stage to the shim", &error))?;

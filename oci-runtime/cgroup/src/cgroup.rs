@@ -1,6 +1,6 @@
 //! One container's cgroup: its directory in every hierarchy of the host.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,7 +122,7 @@ impl Cgroup {
 
     /// The v2 directory, to be given to `clone3` with `CLONE_INTO_CGROUP`.
     pub fn unified(&self) -> Option<BorrowedFd<'_>> {
-        self.unified_dir().map(Dir::as_fd)
+        self.unified_dir().and_then(|dir| dir.opened().ok())
     }
 
     /// Puts the calling thread, which has to be the only one of its process, into the v1 side of the cgroup; on a host
@@ -175,8 +175,19 @@ impl Cgroup {
     /// Removes the cgroup and all below it. What is gone already is fine; every hierarchy is tried, and the first
     /// failure returned.
     pub fn delete(&self) -> Result<()> {
-        let failures: Vec<Error> =
-            self.members.iter().filter_map(|member| remove_tree(member, self.path.relative()).err()).collect();
+        let failures: Vec<Error> = self
+            .members
+            .iter()
+            .filter_map(|member| remove_tree(&member.hierarchy.root, self.path.relative()).err())
+            .collect();
+        failures.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// [`Cgroup::delete`] of the one at a path, without a look at it.
+    pub fn delete_at(layout: &Layout, path: &str) -> Result<()> {
+        let path = CgroupPath::parse(path)?;
+        let removed = layout.hierarchies().iter().map(|hierarchy| remove_tree(&hierarchy.root, path.relative()));
+        let failures: Vec<Error> = removed.filter_map(Result::err).collect();
         failures.into_iter().next().map_or(Ok(()), Err)
     }
 
@@ -335,7 +346,7 @@ fn refuse_used(member: &Member) -> Result<()> {
 
 /// A cgroup that goes away meanwhile has no processes.
 fn collect_processes(dir: &Dir, pids: &mut Vec<i32>) -> Result<()> {
-    let text = match dir.read("cgroup.procs") {
+    let text = match dir.read_list("cgroup.procs") {
         Err(error) if error.is_gone() => return Ok(()),
         // A threaded cgroup of v2: its processes are listed where their domain is, above it.
         Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => String::new(),
@@ -355,8 +366,7 @@ fn collect_processes(dir: &Dir, pids: &mut Vec<i32>) -> Result<()> {
 }
 
 /// Removes a cgroup, from the leaves up, with patience for processes that are on their way out.
-fn remove_tree(member: &Member, path: &Path) -> Result<()> {
-    let root = &member.hierarchy.root;
+fn remove_tree(root: &Dir, path: &Path) -> Result<()> {
     for attempt in 0..DELETE_TRIES {
         match root.remove(path) {
             Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
@@ -397,7 +407,7 @@ mod tests {
         // Without the files that a new cpuset gets its CPUs from.
         let fixture = Fixture::new(&[("pods/tasks", "")]);
         let there = |path: &str| fixture.dir.subdir(Path::new(path)).is_ok();
-        let root = Dir::open(fixture.dir.path()).expect("the fixture's directory");
+        let root = Dir::at(fixture.dir.path().to_owned());
         let hierarchy = Arc::new(Hierarchy { kind: Kind::V1 { controllers: vec!["cpuset".to_owned()] }, root });
         for path in ["/new", "/pods/new", "/pods"] {
             let path = CgroupPath::parse(path).expect("a path");

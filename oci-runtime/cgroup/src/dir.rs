@@ -1,7 +1,9 @@
-//! A directory of a cgroup hierarchy, by fd: the only place of this crate that opens files.
+//! A directory of a cgroup hierarchy: the only place of this crate that opens files.
 //!
-//! The path is kept for error messages alone; every call is relative to the fd.
+//! A cgroup is held by an fd, to which every call is relative; its path is for error messages alone. The root of a hierarchy
+//! is known by its path: what is not held open needs no closing, in each call of a command line that looks at one of ten.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -12,10 +14,10 @@ use nix::unistd::{Uid, UnlinkatFlags, fchownat, read, unlinkat, write};
 
 use crate::{Error, Result};
 
-/// An open directory and the path by which errors call it.
+/// A directory, open or known by its path, and the path by which errors call it.
 #[derive(Debug)]
 pub struct Dir {
-    fd: OwnedFd,
+    fd: Option<OwnedFd>,
     path: PathBuf,
 }
 
@@ -31,11 +33,9 @@ pub(crate) enum Made {
 const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_RDONLY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 impl Dir {
-    /// Opens a directory by its path; the mount point of a hierarchy, or a fixture in a test.
-    pub fn open(path: &Path) -> Result<Dir> {
-        let fd = openat(AT_FDCWD, path, DIRECTORY, Mode::empty())
-            .map_err(|source| Error::Open { path: path.to_owned(), source })?;
-        Ok(Dir { fd, path: path.to_owned() })
+    /// A directory that is looked for by its path each time: the mount point of a hierarchy, or a fixture in a test.
+    pub(crate) fn at(path: PathBuf) -> Dir {
+        Dir { fd: None, path }
     }
 
     /// Where this directory is, for messages.
@@ -43,19 +43,40 @@ impl Dir {
         &self.path
     }
 
+    /// The directory itself, which has to be one that was opened.
+    pub(crate) fn opened(&self) -> Result<BorrowedFd<'_>> {
+        let none = || Error::Open { path: self.path.clone(), source: Errno::EBADF };
+        self.fd.as_ref().map(AsFd::as_fd).ok_or_else(none)
+    }
+
     /// Opens a directory below this one.
     pub(crate) fn subdir(&self, relative: &Path) -> Result<Dir> {
         // Without the dots that a walk begins with: it is for people.
         let path = self.path.join(relative).components().collect();
-        match openat(&self.fd, relative, DIRECTORY, Mode::empty()) {
-            Ok(fd) => Ok(Dir { fd, path }),
+        let (base, name) = self.place(relative);
+        match openat(base, name.as_ref(), DIRECTORY, Mode::empty()) {
+            Ok(fd) => Ok(Dir { fd: Some(fd), path }),
             Err(source) => Err(Error::Open { path, source }),
+        }
+    }
+
+    /// A directory below this one, not opened.
+    pub(crate) fn below(&self, relative: &Path) -> Dir {
+        Dir::at(self.path.join(relative))
+    }
+
+    /// What a call takes to reach a name in this directory.
+    fn place<'a>(&'a self, name: &'a Path) -> (BorrowedFd<'a>, Cow<'a, Path>) {
+        match &self.fd {
+            Some(fd) => (fd.as_fd(), name.into()),
+            None => (AT_FDCWD, self.path.join(name).into()),
         }
     }
 
     /// Makes a directory below this one; its parent must be there.
     pub(crate) fn make(&self, relative: &Path) -> Result<Made> {
-        match mkdirat(&self.fd, relative, Mode::from_bits_truncate(0o755)) {
+        let (base, name) = self.place(relative);
+        match mkdirat(base, name.as_ref(), Mode::from_bits_truncate(0o755)) {
             Ok(()) => Ok(Made::New),
             Err(Errno::EEXIST) => Ok(Made::Found),
             Err(source) => Err(Error::Make { path: self.path.join(relative), source }),
@@ -64,12 +85,14 @@ impl Dir {
 
     /// Removes an empty cgroup below this directory. A cgroup's own files do not count.
     pub(crate) fn remove(&self, relative: &Path) -> Result<(), Errno> {
-        unlinkat(&self.fd, relative, UnlinkatFlags::RemoveDir)
+        let (base, name) = self.place(relative);
+        unlinkat(base, name.as_ref(), UnlinkatFlags::RemoveDir)
     }
 
     /// Opens a control file.
     pub(crate) fn open_file(&self, name: &str, flags: OFlag) -> Result<OwnedFd> {
-        openat(&self.fd, name, flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+        let (base, relative) = self.place(name.as_ref());
+        openat(base, relative.as_ref(), flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(|source| Error::Open { path: self.path.join(name), source })
     }
 
@@ -96,10 +119,20 @@ impl Dir {
         Ok(())
     }
 
-    /// Reads a control file whole.
+    /// Reads a control file whole that is no list of processes. The kernel makes up its text in one go (`kernfs_seq_show`),
+    /// so a buffer that it does not fill has all of it.
     pub(crate) fn read(&self, name: &str) -> Result<String> {
+        self.read_until(name, |length| length < PAGE)
+    }
+
+    /// Reads a list of processes whole, of which the kernel gives as many entries at a time as it likes.
+    pub(crate) fn read_list(&self, name: &str) -> Result<String> {
+        self.read_until(name, |length| length == 0)
+    }
+
+    fn read_until(&self, name: &str, is_last: impl Fn(usize) -> bool) -> Result<String> {
         let file = self.open_file(name, OFlag::O_RDONLY)?;
-        read_all(file.as_fd()).map_err(|source| Error::Read { path: self.path.join(name), source })
+        read_until(file.as_fd(), is_last).map_err(|source| Error::Read { path: self.path.join(name), source })
     }
 
     /// Reads a control file that this kernel or hierarchy may not have.
@@ -129,7 +162,8 @@ impl Dir {
     /// The names of the cgroups directly below this one.
     pub(crate) fn children(&self) -> Result<Vec<String>> {
         let fail = |source| Error::Read { path: self.path.clone(), source };
-        let mut dir = nix::dir::Dir::openat(&self.fd, ".", DIRECTORY, Mode::empty()).map_err(fail)?;
+        let (base, itself) = self.place(Path::new("."));
+        let mut dir = nix::dir::Dir::openat(base, itself.as_ref(), DIRECTORY, Mode::empty()).map_err(fail)?;
         let mut names = Vec::new();
         for entry in dir.iter() {
             let entry = entry.map_err(fail)?;
@@ -143,7 +177,8 @@ impl Dir {
 
     /// Makes a user the owner of a file, or of the directory itself (`.`); the group stays.
     pub(crate) fn give_to(&self, user: u32, name: &str) -> Result<()> {
-        fchownat(&self.fd, name, Some(Uid::from_raw(user)), None, AtFlags::AT_SYMLINK_NOFOLLOW)
+        let (base, relative) = self.place(name.as_ref());
+        fchownat(base, relative.as_ref(), Some(Uid::from_raw(user)), None, AtFlags::AT_SYMLINK_NOFOLLOW)
             .map_err(|source| Error::Give { path: self.path.join(name), user, source })
     }
 
@@ -153,20 +188,21 @@ impl Dir {
     }
 }
 
-impl AsFd for Dir {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
+/// Control files are mostly shorter; `cgroup.procs` and `memory.stat` are not.
+const PAGE: usize = 4096;
 
-/// Reads to the end. Control files are mostly shorter than a page; `cgroup.procs` and `memory.stat` are not.
-pub(crate) fn read_all(file: BorrowedFd<'_>) -> Result<String, Errno> {
-    let mut bytes = Vec::with_capacity(4096);
-    let mut page = [0; 4096];
+/// Reads up to the piece that is the last one by its length.
+fn read_until(file: BorrowedFd<'_>, is_last: impl Fn(usize) -> bool) -> Result<String, Errno> {
+    let mut bytes = Vec::with_capacity(PAGE);
+    let mut page = [0; PAGE];
     loop {
         match read(file, &mut page) {
-            Ok(0) => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
-            Ok(n) => bytes.extend_from_slice(&page[..n]),
+            Ok(length) => {
+                bytes.extend_from_slice(&page[..length]);
+                if is_last(length) {
+                    return Ok(String::from_utf8_lossy(&bytes).into_owned());
+                }
+            }
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
@@ -198,7 +234,7 @@ pub(crate) mod fixture {
                 )
                 .expect("the content of a fixture file");
             }
-            let dir = Dir::open(temp.path()).expect("the fixture's directory");
+            let dir = Dir::at(temp.path().to_owned());
             Fixture { temp, dir }
         }
 

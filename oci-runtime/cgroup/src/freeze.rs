@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::cgroup::pause;
 use crate::dir::Dir;
-use crate::{Cgroup, Error, Result};
+use crate::{Cgroup, CgroupPath, Error, Kind, Layout, Result};
 
 /// Freezing fails if it takes longer: a task in an uninterruptible sleep cannot be frozen.
 pub(crate) const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
@@ -28,28 +28,58 @@ impl Cgroup {
 
     /// Resumes every process. Does nothing for one that is not frozen, or that is gone.
     pub fn thaw(&self) -> Result<()> {
-        let written = match (self.controller("freezer"), self.unified_dir()) {
-            (Some(dir), _) => dir.write("freezer.state", "THAWED"),
-            (None, Some(dir)) => dir.write("cgroup.freeze", "0"),
-            (None, None) => Ok(()),
-        };
-        match written {
-            Err(error) if error.is_gone() => Ok(()),
-            result => result,
-        }
+        thaw(self.controller("freezer"), self.unified_dir())
+    }
+
+    /// [`Cgroup::thaw`] of the one at a path, of which nothing else is opened.
+    pub fn thaw_at(layout: &Layout, path: &str) -> Result<()> {
+        let (freezer, unified) = freezers_at(layout, path)?;
+        thaw(freezer.as_ref(), unified.as_ref())
     }
 
     /// True from the moment that freezing was asked for.
     pub fn is_frozen(&self) -> Result<bool> {
-        let state = match (self.controller("freezer"), self.unified_dir()) {
-            (Some(dir), _) => dir.read("freezer.state").map(|state| state.trim_end() != "THAWED"),
-            (None, Some(dir)) => dir.read("cgroup.freeze").map(|state| state.trim_end() == "1"),
-            (None, None) => Ok(false),
-        };
-        match state {
-            Err(error) if error.is_gone() => Ok(false),
-            state => state,
-        }
+        is_frozen(self.controller("freezer"), self.unified_dir())
+    }
+
+    /// [`Cgroup::is_frozen`] of the one at a path, of which nothing else is opened.
+    pub fn is_frozen_at(layout: &Layout, path: &str) -> Result<bool> {
+        let (freezer, unified) = freezers_at(layout, path)?;
+        is_frozen(freezer.as_ref(), unified.as_ref())
+    }
+}
+
+/// Where a cgroup is in the hierarchies of the v1 freezer and of v2.
+fn freezers_at(layout: &Layout, path: &str) -> Result<(Option<Dir>, Option<Dir>)> {
+    let path = CgroupPath::parse(path)?;
+    let find = |wanted: &dyn Fn(&Kind) -> bool| {
+        let found = layout.hierarchies().iter().find(|hierarchy| wanted(&hierarchy.kind));
+        found.map(|hierarchy| hierarchy.root.below(path.relative()))
+    };
+    Ok((find(&|kind| kind.controls("freezer")), find(&|kind| *kind == Kind::V2)))
+}
+
+fn thaw(freezer: Option<&Dir>, unified: Option<&Dir>) -> Result<()> {
+    let written = match (freezer, unified) {
+        (Some(dir), _) => dir.write("freezer.state", "THAWED"),
+        (None, Some(dir)) => dir.write("cgroup.freeze", "0"),
+        (None, None) => Ok(()),
+    };
+    match written {
+        Err(error) if error.is_gone() => Ok(()),
+        result => result,
+    }
+}
+
+fn is_frozen(freezer: Option<&Dir>, unified: Option<&Dir>) -> Result<bool> {
+    let state = match (freezer, unified) {
+        (Some(dir), _) => dir.read("freezer.state").map(|state| state.trim_end() != "THAWED"),
+        (None, Some(dir)) => dir.read("cgroup.freeze").map(|state| state.trim_end() == "1"),
+        (None, None) => Ok(false),
+    };
+    match state {
+        Err(error) if error.is_gone() => Ok(false),
+        state => state,
     }
 }
 

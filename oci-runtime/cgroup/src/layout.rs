@@ -1,9 +1,7 @@
 //! What the host has mounted.
 //!
-//! Found in mountinfo and nowhere else: a path below `/sys/fs/cgroup` is a custom, not a rule. Each
-//! hierarchy is opened once; cgroups are reached relative to that fd.
+//! Found in mountinfo and nowhere else: a path below `/sys/fs/cgroup` is a custom, not a rule. Nothing is held open.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,7 +49,7 @@ impl Kind {
     }
 }
 
-/// The hierarchies of the host, each held by an fd. Cheap to clone.
+/// The hierarchies of the host, by their mount points. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Layout {
     hierarchies: Arc<[Arc<Hierarchy>]>,
@@ -59,18 +57,18 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Reads `/proc/self/mountinfo` and opens what is mounted.
+    /// Reads `/proc/self/mountinfo`.
     pub fn detect() -> Result<Layout> {
         let mounts = sys::mountinfo::read().map_err(|source| Error::Detect { source })?;
         Layout::open(hierarchies(&mounts))
     }
 
-    /// Opens hierarchies that are mounted at these paths, or fixtures of a test.
+    /// Hierarchies that are mounted at these paths, or fixtures of a test.
     pub fn open(mounts: Vec<(Kind, PathBuf)>) -> Result<Layout> {
-        let hierarchies = mounts
+        let hierarchies: Vec<_> = mounts
             .into_iter()
-            .map(|(kind, mountpoint)| Ok(Arc::new(Hierarchy { kind, root: Dir::open(&mountpoint)? })))
-            .collect::<Result<Vec<_>>>()?;
+            .map(|(kind, mountpoint)| Arc::new(Hierarchy { kind, root: Dir::at(mountpoint) }))
+            .collect();
         let v1 = hierarchies.iter().any(|hierarchy| hierarchy.kind != Kind::V2);
         let v2 = hierarchies.iter().any(|hierarchy| hierarchy.kind == Kind::V2);
         let mode = match (v1, v2) {
@@ -80,11 +78,6 @@ impl Layout {
             (false, true) => Mode::V2,
         };
         Ok(Layout { hierarchies: hierarchies.into(), mode })
-    }
-
-    /// The fds that it holds: what a fork that closes its files has to keep to go on using it.
-    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        self.hierarchies.iter().map(|hierarchy| hierarchy.root.as_fd()).collect()
     }
 
     /// v1, hybrid or v2.

@@ -150,7 +150,7 @@ fn make_in(making: &Making, id: &ContainerId, request: Request<'_>, log: &mut Lo
         gate: if behind_fifo { Gate::Fifo(fifo) } else { Gate::Pipe },
         preserve_fds: inherited.count(),
         keep_keyring: flags.no_new_keyring,
-        cgroups: Some(layout),
+        cgroups: Some(layout.clone()),
         group_announced: Some(&mut tell_group),
         cgroup_made: Some(&mut tell_cgroup),
         ..Inputs::new(Root::Path(record.rootfs.clone()), &mut silent)
@@ -164,7 +164,7 @@ fn make_in(making: &Making, id: &ContainerId, request: Request<'_>, log: &mut Lo
         resctrl: created.resctrl.clone(),
         ..record
     };
-    let container = Container { dir: PathBuf::from(dir), record };
+    let container = Container::in_layout(dir.to_owned(), record, layout);
     match told_groups.and(told_cgroup).and_then(|()| container.save()) {
         Ok(()) => Ok(New { container, created }),
         Err(error) => {

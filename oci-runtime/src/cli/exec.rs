@@ -139,6 +139,7 @@ pub(crate) fn exec(store: &Store<'_>, flags: &Flags, inherited: Inherited, log: 
         seccomp: filter(&container)?,
         preserve_fds: inherited.count(),
         keep_keyring: container.record.keeps_keyring,
+        cgroups: Some(container.layout()?.clone()),
         below,
         ..ExecInputs::new(&mut silent)
     };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use oci_runtime::cgroup::Cgroup;
 use sys::Errno;
 use sys::signal::{Number, Signal};
 
@@ -82,7 +83,7 @@ fn send(container: &Container, signal: Option<Number>) -> Result<(), Error> {
         result => result?,
     }
     if is_kill {
-        container.cgroup()?.thaw()?;
+        Cgroup::thaw_at(container.layout()?, &container.record.cgroup)?;
     }
     Ok(())
 }

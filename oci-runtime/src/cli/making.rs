@@ -130,7 +130,7 @@ impl Abandoned {
                 (record.pid, record.start_time) = (pid, start_time);
             }
         }
-        Some(Container { dir: self.dir.clone(), record })
+        Some(Container::new(self.dir.clone(), record))
     }
 
     /// The groups of resctrl that were made or about to be, the innermost first.

@@ -143,7 +143,7 @@ fn restore_in(
     add_mounts(&mut options, plan, &record.cgroup)?;
     // Held until criu has them too: its program inherits them.
     let _inherited = add_fds(&mut options, plan, flags)?;
-    let mut container = Container { dir: making.dir.clone(), record };
+    let mut container = Container::new(making.dir.clone(), record);
     if let Some(filter) = &bundle.filter {
         sys::fs::atomic_write(container.filter(), &filter.encode(), Durability::Rename, 0o600)?;
     }

@@ -5,6 +5,7 @@
 //! (see `making.rs`); after that the lock is of whoever changes the container. `exec.fifo` is there until the container was
 //! started.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::io::ErrorKind;
@@ -142,6 +143,8 @@ impl fmt::Display for Status {
 pub(crate) struct Container {
     pub(crate) dir: PathBuf,
     pub(crate) record: Record,
+    /// The host's, once it was looked at.
+    layout: OnceCell<Layout>,
 }
 
 impl Store<'_> {
@@ -177,7 +180,7 @@ impl Store<'_> {
         let record: Record =
             serde_json::from_slice(&json).map_err(|error| format!("parse {}: {error}", path.display()))?;
         match record.version {
-            RECORD_VERSION => Ok(Container { dir, record }),
+            RECORD_VERSION => Ok(Container::new(dir, record)),
             other => Err(format!("{} is of version {other}, not {RECORD_VERSION}", path.display()).into()),
         }
     }
@@ -219,6 +222,15 @@ impl Store<'_> {
 }
 
 impl Container {
+    pub(crate) fn new(dir: PathBuf, record: Record) -> Container {
+        Container { dir, record, layout: OnceCell::new() }
+    }
+
+    /// For whoever has looked at the host's cgroups already.
+    pub(crate) fn in_layout(dir: PathBuf, record: Record, layout: Layout) -> Container {
+        Container { dir, record, layout: OnceCell::from(layout) }
+    }
+
     /// Writes state.json, under [`Store::load_locked`]'s lock or [`Making`]'s: from the first time on the container exists.
     pub(crate) fn save(&self) -> Result<(), Error> {
         let json = serde_json::to_vec(&self.record).map_err(|error| format!("encode state.json: {error}"))?;
@@ -240,7 +252,7 @@ impl Container {
 
     pub(crate) fn status(&self) -> Result<Status, Error> {
         let Some(process) = self.process().running()? else { return Ok(Status::Stopped) };
-        if self.cgroup()?.is_frozen()? {
+        if Cgroup::is_frozen_at(self.layout()?, &self.record.cgroup)? {
             return Ok(Status::Paused);
         }
         // A start that was killed may have left the FIFO of a program that runs.
@@ -254,8 +266,16 @@ impl Container {
         }
     }
 
+    /// How the host mounts its cgroups.
+    pub(crate) fn layout(&self) -> Result<&Layout, cgroup::Error> {
+        match self.layout.get() {
+            Some(layout) => Ok(layout),
+            None => Layout::detect().map(|layout| self.layout.get_or_init(|| layout)),
+        }
+    }
+
     pub(crate) fn cgroup(&self) -> Result<Cgroup, cgroup::Error> {
-        Cgroup::open(&Layout::detect()?, &self.record.cgroup)
+        Cgroup::open(self.layout()?, &self.record.cgroup)
     }
 
     /// Ends all of it: its first process, wherever that may have been moved, and whoever is in its cgroup.
@@ -283,11 +303,10 @@ impl Container {
     /// Removes cgroup and directory of a container that has stopped. Without a PID namespace of its own some of its
     /// processes may be left; they end too.
     pub(crate) fn destroy(&self) -> Result<(), Error> {
-        let cgroup = self.cgroup()?;
         if self.record.shares_pids {
-            cgroup.kill(PATIENCE)?;
+            self.cgroup()?.kill(PATIENCE)?;
         }
-        cgroup.delete()?;
+        Cgroup::delete_at(self.layout()?, &self.record.cgroup)?;
         resctrl::remove(&self.record.resctrl)?;
         remove(&self.dir)
     }

@@ -76,6 +76,7 @@ fn run(exec: &Exec, target: &Target, container: &ContainerWide, fds: Vec<OwnedFd
     inputs.identity.id.clone_from(&exec.container);
     inputs.stdio = stdio;
     inputs.seccomp = super::filter(seccomp, &exec.filter)?;
+    inputs.cgroups = Some(reporter.cgroups.layout().clone());
     inputs.parent = Parent::CallersParent;
     inputs.best_effort_oom_score = true;
     inputs.best_effort_rlimits = true;

@@ -16,9 +16,9 @@ pub(crate) fn inherit(root: &Dir, path: &CgroupPath) -> Result<()> {
     let mut above = PathBuf::new();
     let dirs = path.components().map(|component| {
         above.push(component);
-        root.subdir(&above)
+        root.below(&above)
     });
-    let dirs = dirs.collect::<Result<Vec<Dir>>>()?;
+    let dirs: Vec<Dir> = dirs.collect();
     for file in FILES {
         let mut value = root.read(file)?;
         for dir in &dirs {

@@ -5,6 +5,8 @@
 //! pure data until [`apply`] loads it. The programs of a cgroup and of all above it have to agree, so a container's
 //! can only take away from what its pod's may do.
 
+use std::os::fd::BorrowedFd;
+
 use sys::bpf::{AttachFlags, Instruction, Program};
 
 use crate::devices::{self, Device, Outcome};
@@ -50,24 +52,24 @@ const SCRATCH: Register = Context;
 /// One program takes the place of another in one step, so there is no moment without any.
 pub(crate) fn apply(dir: &Dir, rules: &[DeviceRule]) -> Result<()> {
     let program = compile(&devices::outcome(rules)?);
-    replace(dir, &program).map_err(|source| Error::DeviceProgram { path: dir.path().to_owned(), source })
+    replace(dir.opened()?, &program).map_err(|source| Error::DeviceProgram { path: dir.path().to_owned(), source })
 }
 
-fn replace(dir: &Dir, instructions: &[Instruction]) -> sys::Result<()> {
+fn replace(dir: BorrowedFd<'_>, instructions: &[Instruction]) -> sys::Result<()> {
     let program = Program::load_cgroup_device(NAME, instructions)?;
-    let old = sys::bpf::device_programs(dir)?;
+    let old = sys::bpf::device_programs(&dir)?;
     if !old.ids.is_empty() && !old.flags.contains(AttachFlags::ALLOW_MULTI) {
         // Attached to be the only one: then the same flags replace it.
-        return program.attach_device(dir, old.flags, None);
+        return program.attach_device(&dir, old.flags, None);
     }
     let old = old.ids.into_iter().map(Program::by_id).collect::<sys::Result<Vec<_>>>()?;
     match old.as_slice() {
-        [] => program.attach_device(dir, AttachFlags::ALLOW_MULTI, None),
-        [only] => program.attach_device(dir, AttachFlags::ALLOW_MULTI, Some(only)),
+        [] => program.attach_device(&dir, AttachFlags::ALLOW_MULTI, None),
+        [only] => program.attach_device(&dir, AttachFlags::ALLOW_MULTI, Some(only)),
         several => {
             // Until the last one is gone all of them hold: less is allowed meanwhile, never more.
-            program.attach_device(dir, AttachFlags::ALLOW_MULTI, None)?;
-            several.iter().try_for_each(|old| old.detach_device(dir))
+            program.attach_device(&dir, AttachFlags::ALLOW_MULTI, None)?;
+            several.iter().try_for_each(|old| old.detach_device(&dir))
         }
     }
 }
