@@ -66,15 +66,6 @@ fn enter_and_run(
     mut inputs: ExecInputs<'_>,
 ) -> Result<Created, Error> {
     let listener = inputs.seccomp.as_ref().and_then(|filter| filter.listener.clone());
-    let settings = Settings {
-        seccomp: inputs.seccomp.take(),
-        best_effort_oom_score: inputs.best_effort_oom_score,
-        best_effort_rlimits: inputs.best_effort_rlimits,
-        preserve_fds: inputs.preserve_fds,
-        keep_keyring: inputs.keep_keyring,
-        own_image: own_image::stat()?,
-        program_at_start: false,
-    };
     let procfs = ProcFd::open().step(|| "open a private procfs".to_owned())?;
     init::refuse_without_selinux("process.selinuxLabel", plan.selinux_label.as_ref(), &procfs)?;
     let own_cpus = init::begin_on(&plan.exec_cpu_affinity)?;
@@ -82,28 +73,8 @@ fn enter_and_run(
         Some(path) => Some(open_cgroup(path, inputs.cgroups.take(), &inputs.below, target.pid, &procfs)?),
         None => None,
     };
-    if is_ours(target, Kind::Mount)? {
-        // Its root is no namespace's: who joins would find the host's.
-        let text = "the container shares its mount namespace with the runtime: no process can join it";
-        return Err(Error::Refused(text.to_owned()));
-    }
-    let maps = user_namespace_of(target, first, &procfs)?;
-    if let Some(maps) = &maps {
-        maps.check_process(&plan).map_err(|error| Error::Refused(error.to_string()))?;
-    }
-    let join = Join {
-        stdio: without_null(std::mem::take(&mut inputs.stdio))?,
-        null: host::open_null()
-            .and_then(|null| procfs.reopen(&null, sys::at::OFlag::O_RDWR).step(|| "open /dev/null".to_owned()))?,
-        plan,
-        settings,
-        target: first,
-        cgroup: cgroup.as_ref(),
-        resctrl: resctrl::open(&target.resctrl)?,
-        procfs: &procfs,
-        own_time: !is_ours(target, Kind::Time)?,
-        maps,
-    };
+    let container = Container { target, first, cgroup: cgroup.as_ref() };
+    let join = Join::prepare(plan, container, &mut inputs, &procfs)?;
     (inputs.progress)("join the container");
     let how =
         Launch { namespaces: CloneFlags::empty(), cgroup: cgroup.as_ref(), pid_namespace: None, parent: inputs.parent };
@@ -166,6 +137,13 @@ fn open_cgroup(
     cgroup.below_with(&layout, &groups).step(|| format!("join cgroup {path}"))
 }
 
+/// What is joined.
+struct Container<'a> {
+    target: &'a Target,
+    first: &'a PidFd,
+    cgroup: Option<&'a Cgroup>,
+}
+
 /// What the joining process works through. It has the caller's PID namespace, so that nothing in the container sees it.
 struct Join<'a> {
     plan: ProcessPlan,
@@ -182,7 +160,47 @@ struct Join<'a> {
     own_time: bool,
 }
 
-impl Join<'_> {
+impl<'a> Join<'a> {
+    fn prepare(
+        plan: ProcessPlan,
+        container: Container<'a>,
+        inputs: &mut ExecInputs<'_>,
+        procfs: &'a ProcFd,
+    ) -> Result<Join<'a>, Error> {
+        let Container { target, first, cgroup } = container;
+        if is_ours(target, Kind::Mount)? {
+            // Its root is no namespace's: who joins would find the host's.
+            let text = "the container shares its mount namespace with the runtime: no process can join it";
+            return Err(Error::Refused(text.to_owned()));
+        }
+        let maps = user_namespace_of(target, first, procfs)?;
+        if let Some(maps) = &maps {
+            maps.check_process(&plan).map_err(|error| Error::Refused(error.to_string()))?;
+        }
+        let settings = Settings {
+            seccomp: inputs.seccomp.take(),
+            best_effort_oom_score: inputs.best_effort_oom_score,
+            best_effort_rlimits: inputs.best_effort_rlimits,
+            preserve_fds: inputs.preserve_fds,
+            keep_keyring: inputs.keep_keyring,
+            own_image: own_image::stat()?,
+            program_at_start: false,
+        };
+        Ok(Join {
+            stdio: without_null(std::mem::take(&mut inputs.stdio))?,
+            null: host::open_null()
+                .and_then(|null| procfs.reopen(&null, sys::at::OFlag::O_RDWR).step(|| "open /dev/null".to_owned()))?,
+            plan,
+            settings,
+            target: first,
+            cgroup,
+            resctrl: resctrl::open(&target.resctrl)?,
+            procfs,
+            own_time: !is_ours(target, Kind::Time)?,
+            maps,
+        })
+    }
+
     fn run(self, channel: &Channel) -> Result<Infallible, Error> {
         let Join { plan, settings, stdio, null, target, cgroup, resctrl, procfs, maps, own_time } = self;
         // Its numbers are closed below, all at once: no owner may close them again.

@@ -20,10 +20,13 @@ use std::mem::ManuallyDrop;
 
 use cgroup::Cgroup;
 use sys::Errno;
+use sys::process::SingleThread;
+use sys::pty::Pty;
 use sys::rootfd::RootFd;
 
 use hooks::BeforeProgram;
 pub(crate) use labels::{label_keys, label_program, refuse_labels_without_selinux, refuse_without_selinux};
+use mounts::Mounted;
 pub(crate) use namespaces::{become_root, prepare_for_user_namespace};
 pub(crate) use placement::{begin_on, set_final_affinity};
 use process::Standing;
@@ -56,54 +59,18 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     // Its files are closed by number, all at once and never again by their owners.
     let mut init = ManuallyDrop::new(init);
     let init = &mut *init;
-    let plan = &init.plan;
     process::reset_signals()?;
     // While `/proc` tells it.
     let alone = crate::hooks::alone()?;
-    // First of all, so that everything made from here on is charged to the container; a cgroup namespace that is made
-    // later has this cgroup as its root.
-    init.cgroup.join_self().step(|| format!("join cgroup {}", init.cgroup.path()))?;
-    if let Some(groups) = init.host.resctrl.take() {
-        groups.join_self()?;
-    }
-    placement::reset_affinity(channel);
-    // Where the score can still be lowered and limits still be raised: with the creator's capabilities.
-    process::set_oom_score(&plan.process, &init.settings, &init.host.procfs)?;
-    process::raise_hard_limits(&plan.process, &init.settings)?;
-    let maps = init.host.user.as_ref().map(|user| &user.maps);
-    if let Some(maps) = maps {
-        namespaces::prepare_for_user_namespace(maps, &init.stdio)?;
-    }
-    namespaces::join(&init.host)?;
-    namespaces::enter_user(plan, &init.host, channel, &alone)?;
-    namespaces::make(plan, &init.host)?;
-    namespaces::take_net_devices(plan, &init.host, channel)?;
-    set_names(plan)?;
-    let (network, others): (Vec<_>, Vec<_>) =
-        plan.sysctls.iter().partition(|sysctl| sysctl.namespace == SysctlNamespace::Network);
-    let unset = set_kernel_parameters(&others, &init.host)?;
-    if maps.is_some() {
-        namespaces::become_root()?;
-    }
+    be_counted(init, channel)?;
+    let late = enter_namespaces(init, channel, &alone)?;
+    let plan = &init.plan;
     labels::label_keys(&plan.process, &init.host.procfs)?;
     process::start_session(&init.settings)?;
 
     // The old root stays in view until the pivot, but nothing of it is opened any more.
     let root = root::attach(plan, &init.host)?;
-    let mounted = mounts::make_all(plan, &init.host, &root, channel)?;
-    if plan.own_dev {
-        dev::make_nodes(plan, init.host.devices.as_ref(), &root)?;
-    }
-    // Everything is there and nothing is hidden or read-only yet: what they change counts.
-    hooks::run_before_pivot(&plan.hooks, &init.identity, &root, &alone, channel)?;
-    let console = console::open(&plan.process, plan.own_dev, &root, mounted.terminals())?;
-    // After the nodes: a masked path below /dev or /sys is there by now, and nothing is mounted over a mask.
-    hidden::hide(plan, &init.host, &root)?;
-    // Late: they can be those of devices that a hook makes.
-    let rest: Vec<&Sysctl> = unset.into_iter().map(|(sysctl, _)| sysctl).chain(network).collect();
-    if let Some((sysctl, source)) = set_kernel_parameters(&rest, &init.host)?.into_iter().next() {
-        return Err(Error::Step { step: describe(sysctl), source });
-    }
+    let (mounted, console) = furnish(init, &root, &late, channel, &alone)?;
     process::make_working_directory(&plan.process, &root)?;
     // The last looks at the image from outside it.
     let home = process::home(&plan.process, &root, &init.host.procfs)?;
@@ -124,6 +91,65 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     let prepared = process::prepare(&plan.process, &mut init.stdio, standing)?;
     process::keep_only(&init.settings, &prepared, channel)?;
     process::become_program(&plan.process, &init.settings, prepared, channel)
+}
+
+/// First of all, so that everything made from here on is charged to the container; a cgroup namespace that is made later has
+/// this cgroup as its root.
+fn be_counted(init: &mut Init<'_>, channel: &Channel) -> Result<(), Error> {
+    init.cgroup.join_self().step(|| format!("join cgroup {}", init.cgroup.path()))?;
+    if let Some(groups) = init.host.resctrl.take() {
+        groups.join_self()?;
+    }
+    placement::reset_affinity(channel);
+    // Where the score can still be lowered and limits still be raised: with the creator's capabilities.
+    process::set_oom_score(&init.plan.process, &init.settings, &init.host.procfs)?;
+    process::raise_hard_limits(&init.plan.process, &init.settings)
+}
+
+/// Leaves the creator's namespaces, and sets what they are to have; the parameters that are still to be set.
+fn enter_namespaces<'a>(init: &'a Init<'_>, channel: &Channel, alone: &SingleThread) -> Result<Vec<&'a Sysctl>, Error> {
+    let (plan, host) = (&init.plan, &init.host);
+    let maps = host.user.as_ref().map(|user| &user.maps);
+    if let Some(maps) = maps {
+        namespaces::prepare_for_user_namespace(maps, &init.stdio)?;
+    }
+    namespaces::join(host)?;
+    namespaces::enter_user(plan, host, channel, alone)?;
+    namespaces::make(plan, host)?;
+    namespaces::take_net_devices(plan, host, channel)?;
+    set_names(plan)?;
+    let (network, others): (Vec<_>, Vec<_>) =
+        plan.sysctls.iter().partition(|sysctl| sysctl.namespace == SysctlNamespace::Network);
+    let unset = set_kernel_parameters(&others, host)?;
+    if maps.is_some() {
+        namespaces::become_root()?;
+    }
+    // Those of the network can be of devices that a hook makes.
+    Ok(unset.into_iter().map(|(sysctl, _)| sysctl).chain(network).collect())
+}
+
+/// All that is in the root file system besides the image; what is mounted, and the console.
+fn furnish<'a>(
+    init: &'a Init<'_>,
+    root: &RootFd,
+    late: &[&Sysctl],
+    channel: &Channel,
+    alone: &SingleThread,
+) -> Result<(Mounted<'a>, Option<Pty>), Error> {
+    let (plan, host) = (&init.plan, &init.host);
+    let mounted = mounts::make_all(plan, host, root, channel)?;
+    if plan.own_dev {
+        dev::make_nodes(plan, host.devices.as_ref(), root)?;
+    }
+    // Everything is there and nothing is hidden or read-only yet: what they change counts.
+    hooks::run_before_pivot(&plan.hooks, &init.identity, root, alone, channel)?;
+    let console = console::open(&plan.process, plan.own_dev, root, mounted.terminals())?;
+    // After the nodes: a masked path below /dev or /sys is there by now, and nothing is mounted over a mask.
+    hidden::hide(plan, host, root)?;
+    match set_kernel_parameters(late, host)?.into_iter().next() {
+        Some((sysctl, source)) => Err(Error::Step { step: describe(sysctl), source }),
+        None => Ok((mounted, console)),
+    }
 }
 
 fn set_names(plan: &Plan) -> Result<(), Error> {
