@@ -224,6 +224,9 @@ fn deep(mut value: Value, random: &mut Random) -> Value {
     value
 }
 
+/// The most that the runtime reads, in bytes.
+const MAX_SIZE: usize = 16 << 20;
+
 /// The document as text, now and then damaged as text only can be.
 pub(super) fn text(config: &Value, random: &mut Random) -> Vec<u8> {
     let mut text = config.to_string().into_bytes();
@@ -231,12 +234,14 @@ pub(super) fn text(config: &Value, random: &mut Random) -> Vec<u8> {
         return text;
     }
     let place = random.below(text.len());
-    match random.below(6) {
+    match random.below(7) {
         0 => text.truncate(place),
         1 => text[place] ^= 1 << random.below(8),
         2 => text.insert(place, 0xff),
         3 => text.splice(place..place, vec![b'['; 100_000]).for_each(drop),
-        4 => text.splice(1..1, *br#""linux":{},"process":null,"#).for_each(drop),
+        // As long as may be, or a byte longer.
+        4 => text.resize(MAX_SIZE + random.below(2), b' '),
+        5 => text.splice(1..1, *br#""linux":{},"process":null,"#).for_each(drop),
         _ => text.splice(0..0, *b"\xef\xbb\xbf").for_each(drop),
     }
     text

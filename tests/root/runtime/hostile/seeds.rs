@@ -119,6 +119,9 @@ fn seccomp() -> Value {
 pub(super) fn grafts() -> Vec<(&'static str, Value)> {
     let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
     let hook = json!([{"path": "/bin/true", "args": ["true"], "env": ["A=1"], "timeout": 5}]);
+    // Until the end of time, and past it: in seconds, milliseconds and nanoseconds.
+    let waits = [i64::MAX, i64::MAX / 1000, i64::MAX / 1_000_000_000 + 1, 1 << 32]
+        .map(|timeout| json!({"path": "/bin/true", "timeout": timeout}));
     let rate = json!([{"major": 8, "minor": 0, "rate": 600}]);
     vec![
         ("/domainname", json!("example")),
@@ -127,6 +130,7 @@ pub(super) fn grafts() -> Vec<(&'static str, Value)> {
             json!({"prestart": hook, "createRuntime": hook, "createContainer": hook, "startContainer": hook,
             "poststart": hook, "poststop": hook}),
         ),
+        ("/hooks", json!({"prestart": waits, "createRuntime": waits, "createContainer": waits, "poststop": waits})),
         ("/annotations", json!({"a": "b"})),
         ("/process/scheduler", json!({"policy": "SCHED_BATCH", "nice": 5, "flags": ["SCHED_FLAG_RESET_ON_FORK"]})),
         ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 3})),
