@@ -149,7 +149,7 @@ struct Join<'a> {
     plan: ProcessPlan,
     settings: Settings,
     stdio: StdioFds,
-    null: OwnedFd,
+    null: Option<OwnedFd>,
     target: &'a PidFd,
     cgroup: Option<&'a Cgroup>,
     resctrl: Prepared,
@@ -186,10 +186,12 @@ impl<'a> Join<'a> {
             own_image: own_image::stat()?,
             program_at_start: false,
         };
+        let stdio = without_null(std::mem::take(&mut inputs.stdio))?;
+        let null = stdio.needs_null().then(host::open_null).transpose()?;
+        let reopen = |null| procfs.reopen(&null, sys::at::OFlag::O_RDWR).step(|| "open /dev/null".to_owned());
         Ok(Join {
-            stdio: without_null(std::mem::take(&mut inputs.stdio))?,
-            null: host::open_null()
-                .and_then(|null| procfs.reopen(&null, sys::at::OFlag::O_RDWR).step(|| "open /dev/null".to_owned()))?,
+            stdio,
+            null: null.map(reopen).transpose()?,
             plan,
             settings,
             target: first,
@@ -222,7 +224,7 @@ impl<'a> Join<'a> {
         }
         let more = [(Kind::User, maps.is_some()), (Kind::Time, own_time)];
         let more = more.into_iter().filter_map(|(kind, own)| own.then_some(kind));
-        let standing = init::enter(&plan, target, &null, procfs, more)?;
+        let standing = init::enter(&plan, target, null.as_ref(), procfs, more)?;
         let prepared = init::prepare(&plan, &mut stdio, standing)?;
         init::keep_only(&settings, &prepared, channel)?;
         init::shed_capabilities(&plan, &settings)?;

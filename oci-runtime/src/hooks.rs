@@ -70,6 +70,9 @@ pub enum HookError {
 /// # Errors
 /// The first one that failed; the container is to be stopped then.
 pub fn poststart(hooks: &Hooks, state: &State<'_>, environment: &[CString]) -> Result<(), Error> {
+    if hooks.poststart.is_empty() {
+        return Ok(());
+    }
     let bundle = open_bundle(state);
     Series::of_caller("poststart", &hooks.poststart, bundle.as_ref(), environment).run(state, &alone()?, &mut |_| ())
 }
@@ -79,12 +82,14 @@ pub fn poststart(hooks: &Hooks, state: &State<'_>, environment: &[CString]) -> R
 ///
 /// See [`poststart`].
 pub fn poststop(hooks: &Hooks, state: &State<'_>, environment: &[CString]) -> Vec<Error> {
+    if hooks.poststop.is_empty() {
+        return Vec::new();
+    }
     let bundle = open_bundle(state);
     let series = Series::of_caller("poststop", &hooks.poststop, bundle.as_ref(), environment);
-    match (series.hooks.is_empty(), alone()) {
-        (true, _) => Vec::new(),
-        (false, Err(error)) => vec![error],
-        (false, Ok(alone)) => series.run_all(state, &alone, &mut |_| ()).filter_map(Result::err).collect(),
+    match alone() {
+        Err(error) => vec![error],
+        Ok(alone) => series.run_all(state, &alone, &mut |_| ()).filter_map(Result::err).collect(),
     }
 }
 

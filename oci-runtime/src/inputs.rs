@@ -154,6 +154,13 @@ pub struct StdioFds {
     pub stderr: Option<OwnedFd>,
 }
 
+impl StdioFds {
+    /// Whether one of them is `/dev/null`.
+    pub(crate) fn needs_null(&self) -> bool {
+        self.stdin.is_none() || self.stdout.is_none() || self.stderr.is_none()
+    }
+}
+
 /// Whose child the new process becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parent {

@@ -152,13 +152,16 @@ fn close_range(first: u32, last: u32) -> Result<()> {
 pub fn install_table(table: &[BorrowedFd<'_>], keep: Vec<OwnedFd>) -> Result<Vec<OwnedFd>> {
     let length = table.len() as i32;
     // First out of the way of the targets, so that no dup3 below destroys a source.
-    let copies = table.iter().map(|source| duplicate_above(source, length)).collect::<Result<Vec<_>>>()?;
+    let is_in_the_way = |source: &BorrowedFd<'_>| source.as_raw_fd() < length;
+    let copies = table.iter().map(|source| is_in_the_way(source).then(|| duplicate_above(source, length)).transpose());
+    let copies = copies.collect::<Result<Vec<_>>>()?;
     let kept = keep.iter().map(|file| duplicate_above(file, length)).collect::<Result<Vec<_>>>()?;
     drop(keep); // before its numbers are given away
-    for (target, copy) in (0..length).zip(&copies) {
+    for (target, (source, copy)) in (0..length).zip(table.iter().zip(&copies)) {
+        let source = copy.as_ref().map_or(*source, AsFd::as_fd);
         // SAFETY: two numbers; the caller gives up whatever the target was.
-        let result = retry(|| Errno::result(unsafe { libc::dup3(copy.as_raw_fd(), target, 0) }));
-        result.map_err(|errno| Error::new("dup3", errno, format_args!("{}, {target}, 0", fd(copy))))?;
+        let result = retry(|| Errno::result(unsafe { libc::dup3(source.as_raw_fd(), target, 0) }));
+        result.map_err(|errno| Error::new("dup3", errno, format_args!("{}, {target}, 0", fd(&source))))?;
     }
     Ok(kept)
 }

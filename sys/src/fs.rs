@@ -165,7 +165,9 @@ pub fn read_bounded(path: impl AsRef<Path>, max: u64) -> Result<Vec<u8>> {
 }
 
 fn read_to_limit(file: File, max: u64) -> Result<Vec<u8>> {
-    let mut content = Vec::new();
+    // Mostly enough for one read; `Read` would begin with 32 bytes.
+    const USUAL: u64 = 32 << 10;
+    let mut content = Vec::with_capacity(usize::try_from(max.min(USUAL)).unwrap_or_default());
     let read = (&file).take(max.saturating_add(1)).read_to_end(&mut content);
     read.map_err(|error| Error::from_io("read", &error, fd(&file)))?;
     if content.len() as u64 > max {

@@ -74,11 +74,12 @@ pub fn clone_fd(source: &impl AsFd, recursive: bool) -> Result<OwnedFd> {
     open_tree(source, Path::new(""), OpenTree::CLONE | OpenTree::EMPTY_PATH | more)
 }
 
+const F_EMPTY_PATH: u32 = 0x4;
+const T_EMPTY_PATH: u32 = 0x40;
+
 /// Attaches the mount `from` (detached, or moved away from where it was) on `to`, an `O_PATH` fd in this mount
 /// namespace (move_mount(2) with both paths empty).
 pub fn move_mount(from: &impl AsFd, to: &impl AsFd) -> Result<()> {
-    const F_EMPTY_PATH: u32 = 0x4;
-    const T_EMPTY_PATH: u32 = 0x40;
     let (source, target) = (from.as_fd().as_raw_fd(), to.as_fd().as_raw_fd());
     let how = F_EMPTY_PATH | T_EMPTY_PATH;
     // SAFETY: both fds are borrowed for the call, both paths are the static empty string.
@@ -89,20 +90,31 @@ pub fn move_mount(from: &impl AsFd, to: &impl AsFd) -> Result<()> {
     })
 }
 
+/// As [`move_mount`], on what `name` is in the directory `to`; a symbolic link is not followed.
+pub fn move_mount_at(from: &impl AsFd, to: &impl AsFd, name: impl AsRef<OsStr>) -> Result<()> {
+    move_mount_to(from, to, Path::new(at::component("move_mount", to, name.as_ref())?))
+}
+
+fn move_mount_to(from: &impl AsFd, to: &impl AsFd, path: &Path) -> Result<()> {
+    let (source, target) = (from.as_fd().as_raw_fd(), to.as_fd().as_raw_fd());
+    let c_path = c_path("move_mount", path)?;
+    // SAFETY: both fds are borrowed for the call, the empty path is static, and `c_path` lives for the length of it.
+    let result =
+        unsafe { libc::syscall(libc::SYS_move_mount, source, c"".as_ptr(), target, c_path.as_ptr(), F_EMPTY_PATH) };
+    Errno::result(result).map(drop).map_err(|errno| {
+        let (from, to, path) = (fd(from), fd(to), quoted(path));
+        Error::new("move_mount", errno, format_args!("{from}, \"\", {to}, {path}, MOVE_MOUNT_F_EMPTY_PATH"))
+    })
+}
+
 /// Attaches the mount `from` at the host path `to`, whose last component is not followed.
 pub fn attach(from: &impl AsFd, to: impl AsRef<Path>) -> Result<()> {
-    move_mount(from, &open_target(to.as_ref())?)
+    move_mount_to(from, &fcntl::AT_FDCWD, to.as_ref())
 }
 
 /// Binds what `source` refers to (a namespace, a file) at the existing host path `target`.
 pub fn bind_file(source: &impl AsFd, target: impl AsRef<Path>) -> Result<()> {
     attach(&clone_fd(source, false)?, target)
-}
-
-fn open_target(path: &Path) -> Result<OwnedFd> {
-    let how = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    retry(|| fcntl::open(path, how, Mode::empty()))
-        .map_err(|errno| Error::new("open", errno, format_args!("{}, {}", quoted(path), flags(how))))
 }
 
 /// mount(2), the old call, on a target that we hold by fd.

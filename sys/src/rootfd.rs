@@ -184,20 +184,21 @@ impl RootFd {
                 Err(error) if !error.is(Errno::EEXIST) => return Err(error),
                 _ => {} // made by us, by another one at the same time, or in the way
             }
-            let next = at::openat(&directory, name, OFlag::O_PATH, 0)?;
-            match at::file_type(&at::fstat(&next)?) {
-                SFlag::S_IFDIR => {}
-                SFlag::S_IFLNK => {
-                    let target = at::readlink_fd(&next)?;
-                    return Ok(Made::DanglingLink(done.join(target).join(missing.as_path())));
-                }
-                _ => {
-                    let arguments = format!("{}, {}, {mode:#o}", fd(&directory), quoted(name));
-                    return Err(Error::new("mkdirat", Errno::ENOTDIR, arguments));
+            match at::openat(&directory, name, OFlag::O_PATH | OFlag::O_DIRECTORY, 0) {
+                Err(error) if error.is(Errno::ENOTDIR) => {}
+                next => {
+                    directory = next?;
+                    done.push(name);
+                    continue;
                 }
             }
-            done.push(name);
-            directory = next;
+            let there = at::openat(&directory, name, OFlag::O_PATH, 0)?;
+            if at::file_type(&at::fstat(&there)?) == SFlag::S_IFLNK {
+                let target = at::readlink_fd(&there)?;
+                return Ok(Made::DanglingLink(done.join(target).join(missing.as_path())));
+            }
+            let arguments = format!("{}, {}, {mode:#o}", fd(&directory), quoted(name));
+            return Err(Error::new("mkdirat", Errno::ENOTDIR, arguments));
         }
         Ok(Made::Directory(directory))
     }

@@ -337,7 +337,7 @@ fn refuse_used(member: &Member) -> Result<()> {
         }
     }
     let is_frozen = match &member.hierarchy.kind {
-        Kind::V2 => v2::controllers::is_frozen(dir)?,
+        Kind::V2 => v2::controllers::is_frozen(dir, member.made)?,
         kind if kind.controls("freezer") => dir.read("freezer.state")?.trim_end() != "THAWED",
         Kind::V1 { .. } => false,
     };

@@ -155,12 +155,18 @@ impl Store<'_> {
     /// Takes an id: makes its directory.
     pub(crate) fn reserve(&self, id: &ContainerId) -> Result<Making, Error> {
         let named = |path: &Path, error| format!("make {}: {error}", path.display());
-        let mut builder = std::fs::DirBuilder::new();
-        builder.mode(0o700).recursive(true);
-        builder.create(&self.root.path).map_err(|error| named(&self.root.path, error))?;
         let dir = self.root.path.join(&id.0);
         // Whoever the container's user is opens exec.fifo in it; nobody else gets past the directory above.
-        match builder.recursive(false).mode(0o711).create(&dir) {
+        let make = || std::fs::DirBuilder::new().mode(0o711).create(&dir);
+        let made = match make() {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let root = std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&self.root.path);
+                root.map_err(|error| named(&self.root.path, error))?;
+                make()
+            }
+            made => made,
+        };
+        match made {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(StoreError::Exists.into()),
             result => {
                 result.map_err(|error| named(&dir, error))?;
@@ -188,7 +194,12 @@ impl Store<'_> {
     /// The container, and a lock that keeps other verbs from changing it meanwhile. The lock has a file of its own:
     /// state.json is another one after each change.
     pub(crate) fn load_locked(&self, id: &str) -> Result<(Container, RecordLock), Error> {
-        let lock = match RecordLock::open(self.load(id)?.dir.join(LOCK)) {
+        let dir = self.root.path.join(&ContainerId::parse(id)?.0);
+        // Opening makes the lock, which is nobody's without a container.
+        if matches!(dir.join("state.json").try_exists(), Ok(false)) {
+            return Err(StoreError::NotExist.into());
+        }
+        let lock = match RecordLock::open(dir.join(LOCK)) {
             Err(error) if error.is(Errno::ENOENT) => return Err(StoreError::NotExist.into()),
             opened => opened?,
         };
@@ -316,6 +327,13 @@ impl Container {
 /// is somebody's data.
 pub(crate) fn remove(dir: &Path) -> Result<(), Error> {
     let (Some(root), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(()) };
+    // Mostly there is nothing else; whatever goes wrong here, the next step tells.
+    for file in ["state.json", "seccomp.bpf", LOCK] {
+        let _ = std::fs::remove_file(dir.join(file));
+    }
+    if std::fs::remove_dir(dir).is_ok() {
+        return Ok(());
+    }
     match std::fs::File::open(root) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         opened => {

@@ -7,8 +7,8 @@
 use std::os::fd::OwnedFd;
 
 use cgroup::Kind;
-use sys::at::{self, OFlag};
-use sys::mount::{Attr, Fs, MountFlags, mount_setattr, move_mount};
+use sys::at;
+use sys::mount::{Attr, Fs, MountFlags, mount_setattr, move_mount, move_mount_at};
 
 use crate::host::CgroupTree;
 use crate::plan::MountPlan;
@@ -40,8 +40,7 @@ pub(super) fn make(plan: &MountPlan, trees: &[CgroupTree], target: &OwnedFd) -> 
     mount_setattr(&tmpfs, false, &Attr { set: flags, ..Attr::default() })?;
     move_mount(&tmpfs, target)?;
     for tree in trees {
-        let directory = at::openat(&tmpfs, &tree.name, OFlag::O_PATH | OFlag::O_DIRECTORY, 0)?;
-        move_mount(&tree.mount, &directory)?;
+        move_mount_at(&tree.mount, &tmpfs, &tree.name)?;
     }
     share(&tmpfs, plan)?;
     Ok(Some(tmpfs))

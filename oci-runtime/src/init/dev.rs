@@ -48,9 +48,11 @@ pub(super) fn make_nodes(plan: &Plan, made: Option<&OwnedFd>, root: &RootFd) -> 
         }
     }
     // The container's own terminals, never the host's node.
-    match at::unlinkat(&dev, "ptmx") {
-        Err(error) if !error.is(Errno::ENOENT) => Err(error),
-        _ => at::symlinkat("pts/ptmx", &dev, "ptmx"),
+    match at::symlinkat("pts/ptmx", &dev, "ptmx") {
+        Err(error) if error.is(Errno::EEXIST) => {
+            at::unlinkat(&dev, "ptmx").and_then(|()| at::symlinkat("pts/ptmx", &dev, "ptmx"))
+        }
+        made => made,
     }
     .step(|| "make link /dev/ptmx".to_owned())
 }

@@ -74,8 +74,8 @@ pub(crate) fn run(init: Init<'_>, channel: &Channel) -> Result<Infallible, Error
     process::make_working_directory(&plan.process, &root)?;
     // The last looks at the image from outside it.
     let home = process::home(&plan.process, &root, &init.host.procfs)?;
-    let null = init.host.open_null().and_then(|null| dev::open_null(&root, &null));
-    let null = null.step(|| "open the null device".to_owned())?;
+    let open_null = || init.host.open_null().and_then(|null| dev::open_null(&root, &null));
+    let null = init.stdio.needs_null().then(open_null).transpose().step(|| "open the null device".to_owned())?;
     mounts::make_read_only(&mounted, &root)?;
     drop(mounted);
     root::enter(plan, &root)?;

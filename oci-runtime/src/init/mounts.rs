@@ -145,13 +145,14 @@ fn make_filesystem(
     stage: &str,
 ) -> Result<OwnedFd, Error> {
     let step = || stage.to_owned();
-    let existed = matches!(root.find(&mount.target), Ok(Some(_)));
+    let looks_like_it = fstype == "tmpfs" && !names(mount, "mode");
+    let existed = (looks_like_it || mount.copy_up) && matches!(root.find(&mount.target), Ok(Some(_)));
     let target = match fstype {
         "proc" | "sysfs" => ordinary_directory(root, &mount.target, fstype, stage)?,
         _ => directory(root, &mount.target, stage)?,
     };
     // As runc: a tmpfs over a directory of the image looks like it, unless the config says how.
-    let mode = match fstype == "tmpfs" && existed {
+    let mode = match looks_like_it && existed {
         true => Some(at::fstat(&target).step(step)?.st_mode & 0o7777),
         false => None,
     };
@@ -170,14 +171,18 @@ fn copy_up(mount: &MountPlan, covered: &OwnedFd, made: &OwnedFd, procfs: &ProcFd
     let made = &at::reopen_directory(made)?;
     let before = at::fstat(made)?;
     sys::copy::copy_content(covered, made, procfs)?;
-    let MountKind::Filesystem { parameters, .. } = &mount.kind else { return Ok(()) };
-    let named = |name: &str| parameters.iter().any(|known| matches!(known, Parameter::Value(key, _) if key == name));
     let after = at::fstat(made)?;
-    let uid = if named("uid") { before.st_uid } else { after.st_uid };
-    let gid = if named("gid") { before.st_gid } else { after.st_gid };
+    let uid = if names(mount, "uid") { before.st_uid } else { after.st_uid };
+    let gid = if names(mount, "gid") { before.st_gid } else { after.st_gid };
     at::fchown(made, uid, gid)?;
-    let mode = if named("mode") { before.st_mode } else { after.st_mode };
+    let mode = if names(mount, "mode") { before.st_mode } else { after.st_mode };
     at::fchmod(made, mode & 0o7777)
+}
+
+/// Whether the config sets this parameter of the file system.
+fn names(mount: &MountPlan, name: &str) -> bool {
+    let MountKind::Filesystem { parameters, .. } = &mount.kind else { return false };
+    parameters.iter().any(|known| matches!(known, Parameter::Value(key, _) if key == name))
 }
 
 /// Changes a mount that was made before.

@@ -52,8 +52,8 @@ pub(crate) struct Standing {
     pub(crate) root: RootFd,
     /// `HOME=…` from its passwd, if the environment has none.
     pub(crate) home: Option<CString>,
-    /// The null device, for streams that are not given.
-    pub(crate) null: OwnedFd,
+    /// The null device, if there are streams that are not given.
+    pub(crate) null: Option<OwnedFd>,
     /// Its terminal.
     pub(crate) console: Option<Pty>,
     /// A FIFO to wait behind instead of the channel.
@@ -136,11 +136,11 @@ fn home_in(passwd: &[u8], uid: u32) -> Option<&[u8]> {
 }
 
 /// Enters a running container, whose cgroup is joined by now; the PID namespace is that of children only. `null` is the
-/// host's null device, for a container that has none; `more` are namespaces that it has of its own besides the usual ones.
+/// host's null device, for streams that are not given in a container that has none; `more` are namespaces that it has of its own besides the usual ones.
 pub(crate) fn enter(
     plan: &ProcessPlan,
     target: &PidFd,
-    null: &OwnedFd,
+    null: Option<&OwnedFd>,
     procfs: &ProcFd,
     more: impl Iterator<Item = Kind>,
 ) -> Result<Standing, Error> {
@@ -156,7 +156,7 @@ pub(crate) fn enter(
         true => Some(console::open_pair(plan, &console::find_devpts(&root)?)?),
         false => None,
     };
-    let null = dev::open_null(&root, null).step(|| "open the null device".to_owned())?;
+    let null = null.map(|null| dev::open_null(&root, null)).transpose().step(|| "open the null device".to_owned())?;
     let home = home(plan, &root, procfs)?;
     Ok(Standing { root, home, null, console, fifo: None, before_program: None })
 }
@@ -177,7 +177,7 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(plan: &ProcessPlan, stdio: &mut StdioFds, standing: Standing) -> Result<Prepared, Error> {
     let mut env = plan.env.clone();
     env.extend(standing.home);
-    connect_streams(plan, stdio, &standing.null, standing.console.as_ref())?;
+    connect_streams(plan, stdio, standing.null.as_ref(), standing.console.as_ref())?;
     // As root, whatever the directory's mode; once more as the user where root may not (root-squashed NFS).
     let entered = enter_working_directory(plan, &standing.root);
     let console = standing.console.map(|console| console.master);
@@ -273,7 +273,7 @@ pub(crate) fn become_program(
 fn connect_streams(
     plan: &ProcessPlan,
     stdio: &mut StdioFds,
-    null: &OwnedFd,
+    null: Option<&OwnedFd>,
     console: Option<&Pty>,
 ) -> Result<(), Error> {
     let step = || "connect the standard streams".to_owned();
@@ -286,7 +286,11 @@ fn connect_streams(
     for stream in streams.iter().flatten() {
         give_to_user(plan, stream.as_fd())?;
     }
-    let table = streams.each_ref().map(|stream| stream.as_ref().unwrap_or(null).as_fd());
+    let given: Vec<BorrowedFd<'_>> =
+        streams.iter().filter_map(|stream| stream.as_ref().or(null)).map(AsFd::as_fd).collect();
+    let table = <[BorrowedFd<'_>; 3]>::try_from(given);
+    let table =
+        table.map_err(|_| Error::Refused("a standard stream is missing, and no null device is open".to_owned()))?;
     sys::fd::install_table(&table, Vec::new()).map(drop).step(step)
 }
 

@@ -1,13 +1,13 @@
 //! Attributes and propagation of mounts (mount_setattr(2), Linux 5.12).
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use nix::fcntl::{self, OFlag};
+use nix::fcntl::AT_FDCWD;
 use nix::libc;
-use nix::sys::stat::Mode;
 
 use crate::Errno;
-use crate::error::{Error, Result, fd, flags, retry};
+use crate::error::{Error, Result, fd, flags};
 
 bitflags::bitflags! {
     /// The attributes of one mount, `MOUNT_ATTR_*` of linux/mount.h. Access times are one field of three bits:
@@ -83,6 +83,11 @@ struct MountAttr {
 
 /// Changes the mount `mount`, with all below it if `recursive`; either all change or none (mount_setattr(2)).
 pub fn mount_setattr(mount: &impl AsFd, recursive: bool, change: &Attr<'_>) -> Result<()> {
+    change_attributes(mount, c"", recursive, change)
+}
+
+/// With an empty path, of the mount that the fd is of.
+fn change_attributes(mount: &impl AsFd, path: &CStr, recursive: bool, change: &Attr<'_>) -> Result<()> {
     const IDMAP: u64 = 0x0010_0000;
     const AT_RECURSIVE: i32 = 0x8000;
     // The kernel wants the whole field cleared when a part of it is set.
@@ -95,15 +100,16 @@ pub fn mount_setattr(mount: &impl AsFd, recursive: bool, change: &Attr<'_>) -> R
     };
     let at = libc::AT_EMPTY_PATH | if recursive { AT_RECURSIVE } else { 0 };
     let number = mount.as_fd().as_raw_fd();
-    // SAFETY: the fds are borrowed for the call; `attr` has the layout of struct mount_attr and its size is passed.
+    // SAFETY: the fds and the path are borrowed for the call; `attr` has the layout of struct mount_attr and its size is
+    // passed.
     let result = unsafe {
-        libc::syscall(libc::SYS_mount_setattr, number, c"".as_ptr(), at, &raw const attr, size_of::<MountAttr>())
+        libc::syscall(libc::SYS_mount_setattr, number, path.as_ptr(), at, &raw const attr, size_of::<MountAttr>())
     };
     Errno::result(result).map(drop).map_err(|errno| {
         let at = if recursive { "AT_EMPTY_PATH|AT_RECURSIVE" } else { "AT_EMPTY_PATH" };
         let (set, clr, propagation) = (flags(change.set), flags(clr), change.propagation);
         let shown = format!("attr_set={set}, attr_clr={clr}, propagation={propagation:?}");
-        Error::new("mount_setattr", errno, format_args!("{}, \"\", {at}, {{{shown}}}", fd(mount)))
+        Error::new("mount_setattr", errno, format_args!("{}, {path:?}, {at}, {{{shown}}}", fd(mount)))
     })
 }
 
@@ -139,8 +145,5 @@ pub fn attributes_of(file: &impl AsFd) -> Result<MountFlags> {
 
 /// Sets the propagation of `/` and all below it: the first step in a new mount namespace.
 pub fn set_propagation_root(propagation: Propagation) -> Result<()> {
-    let how = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let root = retry(|| fcntl::open("/", how, Mode::empty()))
-        .map_err(|errno| Error::new("open", errno, format_args!("\"/\", {}", flags(how))))?;
-    mount_setattr(&root, true, &Attr { propagation: Some(propagation), ..Attr::default() })
+    change_attributes(&AT_FDCWD, c"/", true, &Attr { propagation: Some(propagation), ..Attr::default() })
 }

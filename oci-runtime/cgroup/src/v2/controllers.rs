@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use crate::dir::Dir;
+use crate::dir::{Dir, Made};
 use crate::{CgroupPath, Error, Result};
 
 const PASSED_ON: &str = "cgroup.subtree_control";
@@ -152,10 +152,13 @@ pub(crate) fn is_interior(dir: &Dir) -> Result<bool> {
 }
 
 /// Whether what is put there would not run: the cgroup is frozen, or one above it.
-pub(crate) fn is_frozen(dir: &Dir) -> Result<bool> {
+pub(crate) fn is_frozen(dir: &Dir, made: Made) -> Result<bool> {
     let events = dir.read_if_there("cgroup.events")?.unwrap_or_default();
-    let asked = dir.read_if_there("cgroup.freeze")?.unwrap_or_default();
-    Ok(asked.trim_end() == "1" || events.lines().any(|line| line == "frozen 1"))
+    if events.lines().any(|line| line == "frozen 1") {
+        return Ok(true);
+    }
+    // One that is still being frozen. Nobody has asked that of a new one, which has no process that would keep it waiting.
+    Ok(made == Made::Found && dir.read_if_there("cgroup.freeze")?.is_some_and(|asked| asked.trim_end() == "1"))
 }
 
 fn words(dir: &Dir, file: &str) -> Result<Vec<String>> {
@@ -236,7 +239,8 @@ mod tests {
     #[test]
     fn a_cgroup_below_a_frozen_one_is_frozen() {
         let frozen = |events, freeze| {
-            is_frozen(&Fixture::new(&[("cgroup.events", events), ("cgroup.freeze", freeze)]).dir).expect("a state")
+            is_frozen(&Fixture::new(&[("cgroup.events", events), ("cgroup.freeze", freeze)]).dir, Made::Found)
+                .expect("a state")
         };
         assert!(!frozen("populated 0\nfrozen 0\n", "0\n"));
         assert!(frozen("populated 0\nfrozen 1\n", "0\n"));
