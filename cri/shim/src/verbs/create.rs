@@ -19,7 +19,7 @@ use crate::task::Job;
 use oci_runtime::hooks::own_environment;
 use oci_runtime::plan::{ContainerWide, Hooks, Namespace};
 use oci_runtime::resctrl::Groups;
-use oci_runtime::{Gate, Inputs, Parent, Plan, Root, StdioFds};
+use oci_runtime::{Created, Gate, Inputs, Parent, Plan, Root, StdioFds};
 use oci_spec::runtime::Spec;
 use shim_protocol::{Answer, Create, ErrorKind, Failure, Process};
 use std::fs::File;
@@ -103,7 +103,7 @@ fn make(create: &Create, bundle: &Path, fds: Vec<OwnedFd>, reporter: &Reporter) 
         crate::log::open(path)
     });
     let log = log.transpose()?;
-    let pipes = Pipes::new(terminal, create.stdin)?;
+    let mut pipes = Pipes::new(terminal, create.stdin)?;
 
     let mut progress = |name: &str| reporter.stage(name);
     let mut born = |_: i32, pidfd: BorrowedFd<'_>| reporter.send(&Report::Born, &[pidfd]);
@@ -118,7 +118,7 @@ fn make(create: &Create, bundle: &Path, fds: Vec<OwnedFd>, reporter: &Reporter) 
     inputs.cgroups = Some(reporter.cgroups.layout().clone());
     inputs.cgroup_made = Some(&mut cgroup_made);
     inputs.group_announced = Some(&mut group_announced);
-    inputs.stdio = pipes.theirs;
+    inputs.stdio = std::mem::take(&mut pipes.theirs);
     inputs.seccomp = super::filter(seccomp, &create.filter)?;
     inputs.parent = Parent::CallersParent;
     inputs.gate = Gate::Pipe;
@@ -132,20 +132,25 @@ fn make(create: &Create, bundle: &Path, fds: Vec<OwnedFd>, reporter: &Reporter) 
         inputs.environment = own_environment();
         inputs.root_at = Some(hooks::root(bundle));
     }
-    let created = oci_runtime::create(plan, inputs).map_err(|error| {
+    let mut created = oci_runtime::create(plan, inputs).map_err(|error| {
         if place.bundle.is_some() {
             reporter.stage("run poststop hooks");
             hooks::poststop(&create.container, bundle);
         }
         super::runtime_failure(&error)
     })?;
-    place.resctrl = created.resctrl;
+    place.resctrl = std::mem::take(&mut created.resctrl);
     created.warnings.iter().for_each(|warning| note(format_args!("{warning}")));
+    hand_over(&create.container, created, place, (pipes, log), reporter)
+}
 
+/// What the shim is told of the container, and given.
+fn hand_over(id: &str, created: Created, place: Place, output: (Pipes, Option<File>), reporter: &Reporter) -> Work {
+    let (pipes, log) = output;
     let process = Process { pid: created.pid, start_time: created.start_time };
     let gate = created.start.ok_or_else(|| failure(ErrorKind::Internal, "the runtime made no gate"));
     let held = super::pidfd(created.pidfd, created.pid).and_then(|pidfd| Ok((pidfd, gate?)));
-    let (pidfd, gate) = held.inspect_err(|_| undo(&create.container, &place, reporter))?;
+    let (pidfd, gate) = held.inspect_err(|_| undo(id, &place, reporter))?;
     let oom = watch_oom(&place, &reporter.cgroups);
     let told = NewContainer {
         process,
