@@ -45,7 +45,7 @@ pub(crate) struct Root {
 }
 
 /// `--log`, `--log-format`.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct LogFlags {
     pub(crate) file: Option<PathBuf>,
     pub(crate) json: bool,
@@ -59,6 +59,8 @@ pub(crate) struct Misuse {
     /// The text of the verb, whose flags were misused; it goes to stdout.
     pub(crate) help: Option<String>,
     pub(crate) exit_code: u8,
+    /// Where it is to be told, as far as the arguments could be understood.
+    pub(crate) log: LogFlags,
 }
 
 /// Why reading a verb's flags came to an end before they did.
@@ -99,17 +101,20 @@ const NO_SUCH_VERB: u8 = 3;
 
 /// What comes before the flags of a verb.
 enum Before {
-    Verb(Global, String),
+    Verb(String),
     Help,
     Version,
 }
 
 /// Parses the arguments after the program's name.
 pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Parsed, Misuse> {
-    let wrong = |message: String| Misuse { message, help: None, exit_code: super::FAILED };
     let mut parser = lexopt::Parser::from_args(arguments);
-    let (global, mut name) = match before_verb(&mut parser) {
-        Ok(Before::Verb(global, name)) => (global, name),
+    let root = Root { path: "/run/orlop/runtime".into(), given: false };
+    let mut global = Global { root, log: LogFlags::default() };
+    let before = before_verb(&mut parser, &mut global);
+    let wrong = |message: String| Misuse { message, help: None, exit_code: super::FAILED, log: global.log.clone() };
+    let mut name = match before {
+        Ok(Before::Verb(name)) => name,
         Ok(Before::Version) => return Ok(Parsed::Print(version())),
         Ok(Before::Help) | Err(Stop::Help) => return Ok(Parsed::Print(help::overview())),
         Err(Stop::Wrong(message)) => return Err(wrong(message)),
@@ -134,19 +139,17 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Parsed, Misuse> {
     }
 }
 
-fn before_verb(parser: &mut lexopt::Parser) -> Result<Before, Stop> {
-    let mut root = Root { path: "/run/orlop/runtime".into(), given: false };
-    let mut log = LogFlags::default();
+fn before_verb(parser: &mut lexopt::Parser, global: &mut Global) -> Result<Before, Stop> {
     loop {
         let name = match next_token(parser)? {
-            Some(Token::Plain(verb)) => return Ok(Before::Verb(Global { root, log }, verb)),
+            Some(Token::Plain(verb)) => return Ok(Before::Verb(verb)),
             Some(Token::Flag(name)) => name,
             None => return Ok(Before::Help),
         };
         match name.as_str() {
-            "--root" => root = root_of(parser.value()?)?,
-            "--log" => log.file = path(parser)?,
-            "--log-format" => log.json = log_format(&text(parser)?)?,
+            "--root" => global.root = root_of(parser.value()?)?,
+            "--log" => global.log.file = path(parser)?,
+            "--log-format" => global.log.json = log_format(&text(parser)?)?,
             // Nothing is logged but errors and warnings, which are never left out.
             "--debug" => drop(switch(parser, &name)?),
             "--systemd-cgroup" => {

@@ -68,7 +68,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> ExitCode {
     let mut log = Log::stderr();
     let command = match args::parse(arguments) {
         Ok(command) => command,
-        Err(misuse) => return refuse(&mut log, &misuse),
+        Err(misuse) => return refuse(&misuse),
     };
     let Command { global, verb } = match command {
         args::Parsed::Command(command) => command,
@@ -138,11 +138,13 @@ fn failed(verb: &'static str, source: Error) -> Error {
 }
 
 /// The text of the verb goes to stdout, as Go's command line library has it.
-fn refuse(log: &mut Log, misuse: &Misuse) -> ExitCode {
+fn refuse(misuse: &Misuse) -> ExitCode {
+    // A log that can't be opened is not what the caller has to hear of first.
+    let mut log = Log::open(&misuse.log).unwrap_or_else(|_| Log::stderr());
     if let Some(help) = &misuse.help {
         print(&format!("Incorrect Usage.\n\n{help}\n"));
     }
-    fail(log, misuse, misuse.exit_code)
+    fail(&mut log, misuse, misuse.exit_code)
 }
 
 fn fail(log: &mut Log, error: &(dyn std::error::Error + 'static), code: u8) -> ExitCode {

@@ -170,6 +170,30 @@ fn a_failed_create_leaves_nothing_and_its_reason_in_the_log() {
 }
 
 #[test]
+fn arguments_that_are_refused_are_told_in_the_log_too() {
+    if !is_ours() {
+        return;
+    }
+    let world = World::enter();
+    let container = Container::new(&world, STAY);
+    let log = container.bundle.dir.join("log.json");
+    for (arguments, code, reason) in [
+        (vec!["create", "--nonesuch", "id"], 1, "nonesuch"),
+        (vec!["--systemd-cgroup", "create", "id"], 1, "the systemd cgroup driver"),
+        (vec!["teleport"], 3, "No help topic for 'teleport'"),
+        (vec!["create", "--preserve-fds", "900", "id"], 1, "preserved-fd"),
+    ] {
+        let mut command = container.bundle.runtime();
+        command.arg("--log").arg(&log).args(["--log-format", "json"]).args(&arguments);
+        check_refused(&output(&mut command), code, reason);
+        let text = std::fs::read_to_string(&log).expect("the log");
+        let last: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON in the log");
+        assert_eq!(last["level"], "error", "{arguments:?}");
+        assert!(last["msg"].as_str().is_some_and(|message| message.contains(reason)), "{last}");
+    }
+}
+
+#[test]
 fn list_shows_a_table_json_or_ids() {
     let world = World::enter();
     let container = Container::started(&world);
