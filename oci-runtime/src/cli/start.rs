@@ -82,5 +82,12 @@ fn run_hooks(container: &Container, mut gate: File) -> Result<(), Error> {
     }
     sys::fd::set_nonblocking(&gate, false)?;
     gate.read(&mut [0]).map_err(|error| format!("wait for the container's program: {error}"))?;
-    hooks::poststart(container)
+    // It has either executed its program or ended without: as long as nobody has reaped it, that can be told.
+    let process = container.process();
+    match sys::process::stat(process.pid) {
+        Ok(stat) if stat.start_time == process.start_time && !stat.has_executed => {
+            Err("the container has ended before its program could run".into())
+        }
+        _ => hooks::poststart(container),
+    }
 }

@@ -194,6 +194,23 @@ fn arguments_that_are_refused_are_told_in_the_log_too() {
 }
 
 #[test]
+fn poststart_hooks_are_not_run_for_a_program_that_could_not_be() {
+    if !is_ours() {
+        return;
+    }
+    let world = World::enter();
+    let mut container = Container::new(&world, STAY);
+    let (program, seen) = (container.bundle.rootfs("program"), container.bundle.dir.join("seen"));
+    std::fs::copy(container.bundle.rootfs("bin/busybox"), &program).expect("a program");
+    container.bundle.set("/process/args", json!(["/program"]));
+    container.bundle.set("/hooks", json!({"poststart": [{"path": "/usr/bin/touch", "args": ["touch", seen]}]}));
+    container.create(&[]).success();
+    std::fs::remove_file(&program).expect("the program is removed");
+    check_refused(&container.verb(&["start"]), 1, "ended before its program could run");
+    assert!(!seen.exists(), "the hook has run");
+}
+
+#[test]
 fn list_shows_a_table_json_or_ids() {
     let world = World::enter();
     let container = Container::started(&world);
