@@ -1,7 +1,7 @@
 //! checkpoint: the processes of a container, saved to files by CRIU.
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use oci_runtime::cgroup::{Kind, Layout};
@@ -9,6 +9,7 @@ use oci_runtime::plan::{MountKind, Namespace, Plan};
 use sys::fs::Durability;
 use sys::namespace;
 use sys::process::Pid;
+use sys::rootfd::RootFd;
 
 use super::args::{self, Stop};
 use super::criu::wire::Message;
@@ -85,7 +86,7 @@ pub(crate) fn checkpoint(store: &Store<'_>, flags: &Flags, log: &mut Log) -> Res
         }
         Status::Running | Status::Paused => {}
     }
-    let plan = bundle::load(Some(&container.record.bundle), log)?.plan;
+    let plan = bundle::plan_of(&container, log)?;
     let (images, work, work_path) = flags.criu.directories()?;
     let mut options = flags.criu.options(&images, &work, LOG);
     flags.add_to(&mut options)?;
@@ -143,7 +144,7 @@ fn add_container(options: &mut Message, container: &Container, plan: &Plan) -> R
     if let Some(freezer) = freezer(&record.cgroup)? {
         options.text(44, &freezer.display().to_string());
     }
-    for External { target, name, .. } in external_mounts(plan, Some(record.pid), &record.cgroup)? {
+    for External { target, name, .. } in external_mounts(plan, Some(&root_of(container)?), &record.cgroup)? {
         let mut map = Message::default();
         map.text(1, &target).text(2, &name);
         options.message(23, &map);
@@ -178,8 +179,15 @@ impl External {
     }
 }
 
-/// All of them; `pid` is a process of the container, where there is one.
-pub(crate) fn external_mounts(plan: &Plan, pid: Option<i32>, cgroup: &str) -> Result<Vec<External>, Error> {
+/// The root of the container's first process. It is still that process's when its number is known to be so afterwards.
+fn root_of(container: &Container) -> Result<RootFd, Error> {
+    let root = RootFd::open(format!("/proc/{}/root", container.record.pid))?;
+    container.process().open()?;
+    Ok(root)
+}
+
+/// All of them; `root` is that of the container, where there is one.
+pub(crate) fn external_mounts(plan: &Plan, root: Option<&RootFd>, cgroup: &str) -> Result<Vec<External>, Error> {
     let mut mounts = Vec::new();
     for mount in &plan.mounts {
         let target = mount.target.display().to_string();
@@ -191,12 +199,11 @@ pub(crate) fn external_mounts(plan: &Plan, pid: Option<i32>, cgroup: &str) -> Re
     }
     for path in &plan.masked_paths {
         // Files are covered with the host's null device; directories with a tmpfs, which criu knows how to make.
-        let is_file = |pid: i32| {
-            let root = Path::new("/proc").join(pid.to_string()).join("root");
-            let found = std::fs::metadata(root.join(path.strip_prefix("/").unwrap_or(path)));
-            found.is_ok_and(|metadata| !metadata.is_dir())
+        let is_file = |root: &RootFd| {
+            let found = root.open_path(path).and_then(|found| sys::at::fstat(&found));
+            found.is_ok_and(|found| sys::at::file_type(&found) != sys::at::SFlag::S_IFDIR)
         };
-        if pid.is_none_or(is_file) {
+        if root.is_none_or(is_file) {
             let null = "/dev/null".to_owned();
             mounts.push(External { target: path.display().to_string(), name: null.clone(), source: null });
         }

@@ -116,7 +116,9 @@ pub(crate) fn make(store: &Store<'_>, request: Request<'_>, log: &mut Log) -> Re
 
 fn make_in(making: &Making, id: &ContainerId, request: Request<'_>, log: &mut Log) -> Result<New, Error> {
     let dir = making.dir.as_path();
-    let Request { flags, bundle: Bundle { path, spec, mut plan, filter }, inherited, stdio, behind_fifo } = request;
+    let Request { flags, bundle, inherited, stdio, behind_fifo } = request;
+    bundle.keep(dir)?;
+    let Bundle { path, spec, mut plan, filter, .. } = bundle;
     let layout = complete(&mut plan, id)?;
     let record = record(id, &path, &spec, &plan)?;
     plan.process.env.extend(inherited.environment());

@@ -1,6 +1,6 @@
 //! exec: another process in a container.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_runtime::plan::ProcessPlan;
 use oci_runtime::{ExecInputs, Filter, Identity, Target, config};
@@ -187,19 +187,23 @@ fn plan(container: &Container, flags: &Flags, log: &mut Log) -> Result<ProcessPl
     let json = match &flags.process {
         Some(path) => sys::fs::read_bounded(path, config::MAX_SIZE)
             .map_err(|error| format!("read {}: {error}", path.display()))?,
-        None => serde_json::to_vec(&changed(&container.record.bundle, flags)?)
-            .map_err(|error| format!("encode the process: {error}"))?,
+        None => {
+            serde_json::to_vec(&changed(container, flags)?).map_err(|error| format!("encode the process: {error}"))?
+        }
     };
     let (process, warnings) = config::parse_process(&json)?;
     warnings.iter().for_each(|warning| log.warn(warning));
     Ok(ProcessPlan::joining(&process, &container.record.for_all)?)
 }
 
-fn changed(bundle: &Path, flags: &Flags) -> Result<Value, Error> {
+fn changed(container: &Container, flags: &Flags) -> Result<Value, Error> {
     if flags.args.is_empty() {
         return Err("exec args cannot be empty".into());
     }
-    let mut process = bundle::process(bundle)?;
+    with_flags(bundle::process_of(container)?, flags)
+}
+
+fn with_flags(mut process: Value, flags: &Flags) -> Result<Value, Error> {
     process["args"] = json!(flags.args);
     process["terminal"] = json!(flags.tty);
     let texts = [("cwd", &flags.cwd), ("apparmorProfile", &flags.apparmor), ("selinuxLabel", &flags.process_label)];
@@ -302,16 +306,8 @@ mod tests {
 
     #[test]
     fn flags_change_the_process_of_the_config() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = json!({"process": {"args": ["init"], "terminal": true, "cwd": "/", "env": ["A=1"],
-            "user": {"uid": 5, "gid": 6}, "capabilities": {"bounding": ["CAP_KILL"]}}});
-        sys::fs::atomic_write(
-            dir.path().join("config.json"),
-            config.to_string().as_bytes(),
-            sys::fs::Durability::Rename,
-            0o600,
-        )
-        .unwrap();
+        let process = json!({"args": ["init"], "terminal": true, "cwd": "/", "env": ["A=1"],
+            "user": {"uid": 5, "gid": 6}, "capabilities": {"bounding": ["CAP_KILL"]}});
         let flags = Flags {
             args: vec!["ls".into()],
             env: vec!["B=2".into()],
@@ -320,7 +316,7 @@ mod tests {
             capabilities: vec!["CAP_CHOWN".into()],
             ..Flags::default()
         };
-        let process = changed(dir.path(), &flags).unwrap();
+        let process = with_flags(process, &flags).unwrap();
         assert_eq!(process["args"], json!(["ls"]));
         assert_eq!(process["terminal"], json!(false));
         assert_eq!(process["env"], json!(["A=1", "B=2"]));

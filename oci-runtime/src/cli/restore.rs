@@ -147,6 +147,7 @@ fn restore_in(
     if let Some(filter) = &bundle.filter {
         sys::fs::atomic_write(container.filter(), &filter.encode(), Durability::Rename, 0o600)?;
     }
+    bundle.keep(&making.dir)?;
     making.begin(&container.record)?;
     Cgroup::create(&layout, &container.record.cgroup, &plan.resources)?;
     let mut console = None;

@@ -3,7 +3,7 @@
 //! `<root>/<id>/state.json` holds the facts of a container, replaced as a whole when one changes; its status is worked out from the process
 //! each time. The directory is what makes an id unique: who makes it owns the id, and holds `lock` until there is a state.json
 //! (see `making.rs`); after that the lock is of whoever changes the container. `exec.fifo` is there until the container was
-//! started.
+//! started, `config.json` is the bundle's as it was when the container was made.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -28,6 +28,7 @@ use sys::signal::Signal;
 
 use super::Error;
 use super::args::Root;
+use super::bundle::CONFIG;
 use super::kill::PATIENCE;
 use super::making::{Abandoned, Making};
 use super::time::Timestamp;
@@ -328,7 +329,7 @@ impl Container {
 pub(crate) fn remove(dir: &Path) -> Result<(), Error> {
     let (Some(root), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(()) };
     // Mostly there is nothing else; whatever goes wrong here, the next step tells.
-    for file in ["state.json", "seccomp.bpf", LOCK] {
+    for file in ["state.json", CONFIG, "seccomp.bpf", LOCK] {
         let _ = std::fs::remove_file(dir.join(file));
     }
     if std::fs::remove_dir(dir).is_ok() {

@@ -50,6 +50,44 @@ fn asked(container: &Container<'_>, verb: &[&str]) -> String {
 }
 
 #[test]
+fn a_container_is_saved_as_it_was_made_whatever_became_of_its_bundle() {
+    if !is_ours() {
+        return;
+    }
+    let world = World::enter();
+    let mut container = Container::new(&world, STAY);
+    // Of the container, where it leads to a directory; the host has a file there.
+    container.bundle.set("/linux/maskedPaths", json!(["/link", "/file"]));
+    tests::write(&container.bundle.rootfs("file"), "");
+    std::fs::create_dir_all(container.bundle.rootfs("etc/hostname")).expect("a directory");
+    std::os::unix::fs::symlink("/etc/hostname", container.bundle.rootfs("link")).expect("a link");
+    container.start();
+    std::fs::remove_file(container.bundle.dir.join("config.json")).expect("config.json is removed");
+    let request = asked(&container, &["checkpoint"]);
+    assert!(request.contains("/file"), "a masked file: {request:?}");
+    assert!(!request.contains("/link"), "a masked directory: {request:?}");
+}
+
+#[test]
+fn a_restore_without_its_streams_leaves_nothing() {
+    if !is_ours() {
+        return;
+    }
+    let world = World::enter();
+    let container = Container::new(&world, STAY);
+    container.bundle.write_config();
+    let images = container.bundle.dir.join("images");
+    std::fs::create_dir(&images).expect("a directory");
+    let mut command = container.bundle.runtime();
+    command.args(["restore", "--detach", "--image-path"]).arg(&images).arg(&container.bundle.id);
+    let done = output(command.current_dir(&container.bundle.dir).stdin(Stdio::null()));
+    check_refused(&done, 1, "descriptors.json");
+    let left = std::fs::read_dir(container.bundle.dir.join("state")).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "state directories");
+    // That its cgroups are gone the World proves.
+}
+
+#[test]
 fn criu_follows_runcs_configuration_or_that_of_the_containers_annotation() {
     if !is_ours() {
         return;

@@ -211,6 +211,20 @@ fn poststart_hooks_are_not_run_for_a_program_that_could_not_be() {
 }
 
 #[test]
+fn what_joins_a_container_has_the_process_that_it_was_made_with() {
+    let world = World::enter();
+    let mut container = Container::new(&world, STAY);
+    container.bundle.set("/process/env", json!(["PATH=/bin", "MADE_WITH=this"]));
+    container.start();
+    let config = container.bundle.dir.join("config.json");
+    let edited = std::fs::read_to_string(&config).expect("config.json").replace("MADE_WITH=this", "MADE_WITH=that");
+    tests::write(&config, edited);
+    assert_eq!(container.exec(&[], &["sh", "-c", "echo $MADE_WITH"]).success(), "this\n");
+    std::fs::remove_file(&config).expect("config.json is removed");
+    assert_eq!(container.exec(&[], &["sh", "-c", "echo $MADE_WITH"]).success(), "this\n");
+}
+
+#[test]
 fn list_shows_a_table_json_or_ids() {
     let world = World::enter();
     let container = Container::started(&world);
