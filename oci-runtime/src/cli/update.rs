@@ -141,7 +141,8 @@ impl Kind {
     }
 }
 
-/// Applies the limits; after a failure those from before hold again.
+/// Applies the limits. After a failure those that the record has hold again; one that was not limited before keeps what it
+/// was given until then.
 pub(crate) fn update(store: &Store<'_>, flags: &Flags, log: &mut Log) -> Result<(), Error> {
     if flags.kernel_memory {
         // As runc.
@@ -156,6 +157,7 @@ pub(crate) fn update(store: &Store<'_>, flags: &Flags, log: &mut Log) -> Result<
         None => Value::Object(flags.resources.clone()),
     };
     let before = container.record.resources.clone();
+    refuse_weight_of_idle(&before, &asked)?;
     let after = updated(&before, asked);
     let (new, old) = (limits(&after)?, limits(&before)?);
     let cgroup = container.cgroup()?;
@@ -185,6 +187,16 @@ fn read(path: &std::path::Path) -> Result<Value, Error> {
         Ok(resources @ Value::Object(_)) => Ok(resources),
         Ok(other) => Err(format!("{}: {other} is not an object of limits", path.display()).into()),
         Err(error) => Err(format!("{} is not valid: {error}", path.display()).into()),
+    }
+}
+
+/// The kernel refuses it too; with the old `idle` beside it, it would not be written at all.
+fn refuse_weight_of_idle(before: &Value, asked: &Value) -> Result<(), Error> {
+    let number = |resources: &Value, name: &str| resources["cpu"][name].as_i64();
+    let is_idle = number(asked, "idle").is_none() && number(before, "idle").is_some_and(|idle| idle != 0);
+    match is_idle && number(asked, "shares").is_some_and(|shares| shares != 0) {
+        true => Err("cpu.shares: cpu.idle is 1 in this container, which then has no weight".into()),
+        false => Ok(()),
     }
 }
 
@@ -313,5 +325,21 @@ mod tests {
             json!({"cpu": {"quota": 20000, "period": 100_000}, "pids": {"limit": 9}, "memory": {"limit": 1}})
         );
         assert_eq!(without_devices(json!({"devices": [], "pids": {}})), json!({"pids": {}}));
+    }
+
+    #[test]
+    fn an_idle_container_gets_no_weight_unless_it_ceases_to_be_idle() {
+        let (idle, shares) = (json!({"cpu": {"idle": 1}}), json!({"cpu": {"shares": 512}}));
+        let error = refuse_weight_of_idle(&idle, &shares).expect_err("no weight").to_string();
+        assert!(error.contains("cpu.idle is 1"), "{error}");
+        for (before, asked) in [
+            (&json!({"cpu": {"idle": 0}}), &shares),
+            (&json!(null), &shares),
+            (&idle, &json!({"cpu": {"idle": 0, "shares": 512}})),
+            (&idle, &json!({"cpu": {"shares": 0}})),
+            (&idle, &json!({"memory": {"limit": 1}})),
+        ] {
+            refuse_weight_of_idle(before, asked).expect("a weight");
+        }
     }
 }
