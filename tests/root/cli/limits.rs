@@ -247,6 +247,16 @@ fn an_exec_can_begin_in_a_cgroup_below_the_containers() {
     for line in exec("/").lines() {
         assert!(line.ends_with(path), "{line}");
     }
+    if !tests::cgroup::is_v2() {
+        for line in exec("cpu:below").lines() {
+            let place = if line.split(':').nth(1).is_some_and(|names| names.split(',').any(|name| name == "cpu")) {
+                "/below"
+            } else {
+                ""
+            };
+            assert!(line.ends_with(&format!("{path}{place}")), "{line}");
+        }
+    }
     for wrong in ["nonesuch", "../..", "teleport:below"] {
         let done = container.exec(&["--cgroup", wrong], &["true"]);
         assert_eq!(done.code, 255, "{done:?}");
