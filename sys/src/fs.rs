@@ -128,6 +128,20 @@ pub(crate) fn write_once(knob: &impl AsFd, value: &[u8]) -> Result<()> {
     }
 }
 
+/// A file whose text the kernel makes up whole at the first read (`single_open`, Documentation/filesystems/seq_file.rst) and
+/// that is no longer than 16 KiB: those of one process, but no lists. `read` that is given more room than it fills has met the end.
+pub(crate) fn read_record(path: &str) -> std::io::Result<Vec<u8>> {
+    let mut content = vec![0; 16 << 10];
+    let length = loop {
+        match File::open(path)?.read(&mut content) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => break read?,
+        }
+    };
+    content.truncate(length);
+    Ok(content)
+}
+
 /// A file that the kernel writes as it is read, in as few reads as it takes: each one starts the work of finding its place again, and std,
 /// which goes by the size that such a file does not have, begins with 32 bytes.
 pub(crate) fn read_generated(path: &str) -> std::io::Result<Vec<u8>> {

@@ -137,7 +137,7 @@ pub fn reset_all() -> Result<()> {
 /// The signals that are ignored or caught, bit 0 for signal 1 (proc_pid_status(5)): one file instead of a call per signal.
 /// `None` where there is no `/proc` of ours.
 fn changed() -> Option<u64> {
-    let status = String::from_utf8(crate::fs::read_generated("/proc/self/status").ok()?).ok()?;
+    let status = String::from_utf8(crate::fs::read_record("/proc/self/status").ok()?).ok()?;
     let mask = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         u64::from_str_radix(line.trim(), 16).ok()

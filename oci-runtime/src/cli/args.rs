@@ -241,6 +241,9 @@ pub(crate) fn path(parser: &mut lexopt::Parser) -> Result<Option<PathBuf>, Stop>
 
 /// Before the working directory may be changed.
 pub(crate) fn absolute(path: PathBuf) -> Result<PathBuf, Stop> {
+    if path.is_absolute() {
+        return Ok(path);
+    }
     let directory = std::env::current_dir().map_err(|error| format!("read the working directory: {error}"))?;
     Ok(directory.join(path))
 }

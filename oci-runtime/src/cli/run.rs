@@ -1,7 +1,6 @@
 //! run: create and start, and unless detached stand in for the container until it ends.
 
-use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::Write;
 
 use oci_runtime::{Created, StartError};
 
@@ -94,10 +93,8 @@ pub(crate) fn run(store: &Store<'_>, flags: &Flags, inherited: Inherited, log: &
 fn start(created: &mut Created) -> Result<(), Error> {
     let start = created.start.take().ok_or("the container does not wait for us")?;
     std::fs::File::from(start).write_all(b"0").map_err(|error| format!("start the container: {error}"))?;
-    let status: OwnedFd = created.status.try_clone().map_err(|error| format!("start the container: {error}"))?;
     let mut message = vec![0; 64 * 1024];
-    let length =
-        std::fs::File::from(status).read(&mut message).map_err(|error| format!("hear from the container: {error}"))?;
+    let (length, _) = sys::socket::recv(&created.status, &mut message)?;
     match StartError::from_status(&message[..length]) {
         None => Ok(()),
         Some(error) => Err(error.into()),

@@ -22,7 +22,7 @@ pub struct Stat {
 /// Reads state, parent and start time of `pid`. A process that is gone is ESRCH.
 pub fn stat(pid: Pid) -> Result<Stat> {
     let path = format!("/proc/{pid}/stat");
-    let text = crate::fs::read_generated(&path).map_err(|error| match error.kind() {
+    let text = crate::fs::read_record(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::new("open", Errno::ESRCH, format_args!("\"{path}\"")),
         _ => Error::from_io("open", &error, format_args!("\"{path}\"")),
     })?;
