@@ -12,8 +12,8 @@
 //! thread, with [`Cgroup::join_self`]; the v2 side is joined at birth, by `clone3` with
 //! `CLONE_INTO_CGROUP` and the fd that [`Cgroup::unified`] returns.
 //!
-//! **Paths.** Each hierarchy is opened once, and everything below it is reached relative to that fd. Nothing
-//! below `/sys/fs/cgroup` can be a symbolic link, so plain `openat` is enough here.
+//! **Paths.** A hierarchy is known by the path of its mount, in the caller's mount namespace. A cgroup is held by an fd, and its
+//! files are reached relative to that. Nothing below `/sys/fs/cgroup` can be a symbolic link, so plain `openat` is enough here.
 //!
 //! | file | holds |
 //! |---|---|
