@@ -81,13 +81,14 @@ fn a_hook_that_hangs_delays_nothing_else_and_dies_at_the_deadline() {
     let (verb, fds) = container.message(pod.rootfs());
     let fds: Vec<_> = fds.iter().map(std::os::fd::AsFd::as_fd).collect();
     let begun = Instant::now();
-    let hanging = pod.connection.ask(&verb, &fds, Duration::from_secs(3));
+    let deadline = Duration::from_secs(3) * tests::slow();
+    let hanging = pod.connection.ask(&verb, &fds, deadline);
     let hook = eventually("the hook runs", LONG, || {
         fs::read_to_string(seen(&pod, "createRuntime")).ok().filter(|pid| pid.ends_with('\n'))
     });
     let other = pod.container("other", "sleep 100");
     pod.run(&other);
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < deadline, "{:?}", begun.elapsed());
     let failure = pod.connection.answer(hanging).unwrap_err();
     assert_eq!(failure["kind"], "deadline", "{failure}");
     assert!(failure["message"].as_str().unwrap().contains("run createRuntime hook #0"), "{failure}");
