@@ -35,8 +35,8 @@ pub(crate) struct StageChild {
 /// What a stage child's work gives: the outcome and the fds beside it.
 pub(crate) type Work = Result<(Outcome, Vec<OwnedFd>), Failure>;
 
-/// Runs `work` in a fork of the shim. It gets `fds` and the cgroup hierarchies; all other fds of the shim but the first three are closed in it. What
-/// the shim has of its own is not for its children: they have again what it has `inherited`.
+/// Runs `work` in a fork of the shim. It gets `fds`; all other fds of the shim but the first three are closed in it. What the
+/// shim has of its own is not for its children: they have again what it has `inherited`.
 pub(crate) fn spawn(
     inherited: &Inherited,
     cgroups: &Cgroups,

@@ -106,7 +106,8 @@ impl Foreground {
         files.extend(self.ear.as_ref().map(|ear| (ear.as_fd(), Interest::READ)));
         let happened = sys::poll::poll(&files, timeout)?;
         if let (Some(ear), Some(true)) = (&self.ear, happened.get(1 + self.channels.len()).map(|it| !it.is_empty())) {
-            // It is us whom the manager sees end, and since we stay no barrier is needed. A manager that can't be told is no reason to leave the container.
+            // It is us whom the manager sees end, and since we stay no barrier is needed. A manager that can't be told is no
+            // reason to leave the container.
             if ear.hear(std::process::id()).unwrap_or(true) {
                 self.ear = None;
             }

@@ -107,7 +107,8 @@ impl Ear {
         }
     }
 
-    /// Takes one message; true once the manager was told that the service is ready and `pid` its process: nothing more is passed on then.
+    /// Takes one message; true once the manager was told that the service is ready and `pid` its process: nothing more is
+    /// passed on then.
     pub(crate) fn hear(&self, pid: u32) -> Result<bool, Error> {
         let mut message = [0; MAX_MESSAGE];
         let named = |error: std::io::Error| format!("hear from {}: {error}", self.path.display());

@@ -136,7 +136,8 @@ fn home_in(passwd: &[u8], uid: u32) -> Option<&[u8]> {
 }
 
 /// Enters a running container, whose cgroup is joined by now; the PID namespace is that of children only. `null` is the
-/// host's null device, for streams that are not given in a container that has none; `more` are namespaces that it has of its own besides the usual ones.
+/// host's null device, for streams that are not given in a container that has none; `more` are namespaces that it has of its
+/// own besides the usual ones.
 pub(crate) fn enter(
     plan: &ProcessPlan,
     target: &PidFd,
