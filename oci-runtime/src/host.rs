@@ -317,13 +317,10 @@ const MOUNTS_ON_DETACHED: Version = Version { major: 6, minor: 15 };
 /// The container's root becomes the root of a mount namespace that is joined, and of all who are in it.
 fn refuse_mounts_of_host(joined: &[(NamespaceKind, OwnedFd)]) -> Result<(), Error> {
     let Some((kind, namespace)) = joined.iter().find(|(kind, _)| *kind == NamespaceKind::Mount) else { return Ok(()) };
-    let step = || "compare with the host's mount namespace".to_owned();
-    for host in [sys::namespace::current(*kind).step(step)?, open_host_namespace(*kind).step(step)?] {
-        if sys::namespace::same(namespace, &host).step(step)? {
-            let text =
-                "linux.namespaces: the mount namespace to join is the host's, whose root would become the container's";
-            return Err(Error::Refused(text.to_owned()));
-        }
+    if is_of_host(namespace, *kind).step(|| "compare with the host's mount namespace".to_owned())? {
+        let text =
+            "linux.namespaces: the mount namespace to join is the host's, whose root would become the container's";
+        return Err(Error::Refused(text.to_owned()));
     }
     Ok(())
 }
@@ -332,7 +329,7 @@ fn open_namespace(path: &Path, kind: NamespaceKind) -> Result<OwnedFd, Error> {
     sys::namespace::open(path, kind).step(|| format!("open namespace {}", path.display()))
 }
 
-/// A namespace that is joined by path may be the host's own: its parameters are not the container's to set.
+/// A namespace that is joined by path may be the host's own, or ours: its parameters are not the container's to set.
 fn refuse_sysctls_of_host(plan: &Plan, joined: &[(NamespaceKind, OwnedFd)]) -> Result<(), Error> {
     for sysctl in &plan.sysctls {
         let kind = match sysctl.namespace {
@@ -343,9 +340,7 @@ fn refuse_sysctls_of_host(plan: &Plan, joined: &[(NamespaceKind, OwnedFd)]) -> R
             SysctlNamespace::User => continue,
         };
         let Some((_, namespace)) = joined.iter().find(|(known, _)| *known == kind) else { continue };
-        let step = || "compare with the host's namespace".to_owned();
-        let host = open_host_namespace(kind).step(step)?;
-        if sys::namespace::same(namespace, &host).step(step)? {
+        if is_of_host(namespace, kind).step(|| "compare with the host's namespace".to_owned())? {
             let name = sysctl.path.replace('/', ".");
             return Err(Error::Refused(format!(
                 "linux.sysctl[{name}]: the container shares that namespace with the host"
@@ -355,11 +350,15 @@ fn refuse_sysctls_of_host(plan: &Plan, joined: &[(NamespaceKind, OwnedFd)]) -> R
     Ok(())
 }
 
-/// That of PID 1. Where that has more capabilities than we and so can't be looked into, our own is taken for it.
-fn open_host_namespace(kind: NamespaceKind) -> sys::Result<OwnedFd> {
+/// Whether it is that of PID 1, or ours, which need not be the same: whoever runs us in a namespace of their own has it for
+/// their host. PID 1 can't be looked into where it has more capabilities than we.
+fn is_of_host(namespace: &OwnedFd, kind: NamespaceKind) -> sys::Result<bool> {
+    if sys::namespace::same(namespace, &sys::namespace::current(kind)?)? {
+        return Ok(true);
+    }
     match sys::namespace::of(Pid::from_raw(1), kind) {
-        Err(error) if error.is(Errno::EACCES) => sys::namespace::current(kind),
-        opened => opened,
+        Err(error) if error.is(Errno::EACCES) => Ok(false),
+        first => sys::namespace::same(namespace, &first?),
     }
 }
 

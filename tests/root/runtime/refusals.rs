@@ -101,14 +101,15 @@ fn a_kernel_parameter_of_the_host_is_refused_and_the_host_keeps_its_value() {
         bundle.set("/linux/sysctl", json!({ name: value }));
         check_refused(&bundle, &format!("linux.sysctl[{name}]"));
     }
-    // Where PID 1 has more capabilities than the tests, its namespaces can't be opened; ours are taken for the host's then.
-    let host = if fs::File::open("/proc/1/ns/net").is_ok() { "/proc/1/ns" } else { "/proc/self/ns" };
+    // Where PID 1 has more capabilities than the tests, its namespaces can't be opened. Those of a World are not PID 1's.
+    let host = fs::File::open("/proc/1/ns/net").is_ok().then_some("/proc/1/ns");
     for (name, kind, file) in [
         ("net.ipv4.ip_forward", "network", "net"),
         ("kernel.msgmax", "ipc", "ipc"),
         ("kernel.domainname", "uts", "uts"),
     ] {
-        for path in [None, Some(format!("{host}/{file}"))] {
+        let joined = ["/proc/self/ns"].into_iter().chain(host).map(|of| Some(format!("{of}/{file}")));
+        for path in joined.chain([None]) {
             let mut bundle = Bundle::new(&world, "true");
             bundle.set("/hostname", json!(""));
             bundle.set("/linux/sysctl", json!({ name: "1" }));
