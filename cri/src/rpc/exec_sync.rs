@@ -155,8 +155,9 @@ impl Running {
         };
         self.over = true;
         let exit = ended.map_err(|_| Failure::new(tonic::Code::Unavailable, "the pod's shim died during the exec"))?;
-        drain(&self.stdout, &mut stdout).map_err(|error| Failure::internal("read the exec's output", &error))?;
-        drain(&self.stderr, &mut stderr).map_err(|error| Failure::internal("read the exec's output", &error))?;
+        for (pipe, kept) in [(&self.stdout, &mut stdout), (&self.stderr, &mut stderr)] {
+            read_rest(pipe, kept).map_err(|error| Failure::internal("read the exec's output", &error))?;
+        }
         fit(&mut stdout, &mut stderr, MAX_ANSWER);
         Ok(ExecSyncResponse { stdout, stderr, exit_code: exit.code })
     }
@@ -212,10 +213,16 @@ fn timed_out(what: &str, timeout: Option<Duration>) -> Failure {
 async fn collect(pipe: &Receiver, kept: &mut Vec<u8>) -> Infallible {
     loop {
         let readable = pipe.readable().await;
-        if readable.is_err() || matches!(drain(pipe, kept), Ok(Drained::Closed) | Err(_)) {
+        if readable.is_err() || matches!(drain(|buffer| pipe.try_read(buffer), kept), Ok(Drained::Closed) | Err(_)) {
             return std::future::pending().await;
         }
     }
+}
+
+/// Reads what the process has written by its end. The pipe itself is asked, not what the event loop knows of it: that may
+/// hear of the exit before it hears of the output.
+fn read_rest(pipe: &Receiver, kept: &mut Vec<u8>) -> io::Result<()> {
+    drain(|buffer| Ok(nix::unistd::read(pipe, buffer)?), kept).map(drop)
 }
 
 /// Whether more may come.
@@ -226,11 +233,11 @@ enum Drained {
 }
 
 /// Reads what is there, at most as much as is kept at all: a child that writes on and on does not hold us up.
-fn drain(pipe: &Receiver, kept: &mut Vec<u8>) -> io::Result<Drained> {
+fn drain(mut read: impl FnMut(&mut [u8]) -> io::Result<usize>, kept: &mut Vec<u8>) -> io::Result<Drained> {
     let mut buffer = [0; 64 * 1024];
     let mut budget = MAX_OUTPUT;
     loop {
-        match pipe.try_read(&mut buffer) {
+        match read(&mut buffer) {
             Ok(0) => return Ok(Drained::Closed),
             Ok(length) => {
                 let room = MAX_OUTPUT.saturating_sub(kept.len()).min(length);
@@ -241,6 +248,7 @@ fn drain(pipe: &Receiver, kept: &mut Vec<u8>) -> io::Result<Drained> {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Drained::Empty),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
@@ -248,7 +256,21 @@ fn drain(pipe: &Receiver, kept: &mut Vec<u8>) -> io::Result<Drained> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn output_is_read_at_the_end_though_the_event_loop_has_not_heard_of_it() {
+        let (ours, theirs) = sys::fd::pipe().expect("a pipe");
+        let pipe = Receiver::from_owned_fd(ours).expect("a pipe of the event loop");
+        // Held open, as by a child that lives on.
+        let mut child = std::fs::File::from(theirs);
+        child.write_all(b"started\n").expect("write");
+        let mut kept = Vec::new();
+        read_rest(&pipe, &mut kept).expect("read");
+        assert_eq!(kept, b"started\n");
+    }
 
     #[test]
     fn both_streams_together_fit_into_one_answer() {
