@@ -60,7 +60,7 @@ fn unbuilt<T>(rpc: &str) -> Answer<T> {
 fn patience<T>(request: &Request<T>) -> Option<Duration> {
     let header = request.metadata().get("grpc-timeout")?.to_str().ok()?;
     let timeout = parse_timeout(header)?;
-    Some(timeout - (timeout / 10).min(Duration::from_millis(200)))
+    Some(timeout - (timeout / 10).min(Duration::from_secs(1)))
 }
 
 /// `<up to 8 digits><H|M|S|m|u|n>`, as the gRPC protocol over HTTP/2 has it.
@@ -377,10 +377,10 @@ mod tests {
             patience(&request)
         };
         for (header, want) in [
-            ("1M", Some(Duration::from_millis(59_800))),
+            ("1M", Some(Duration::from_secs(59))),
             ("2S", Some(Duration::from_millis(1800))),
             ("1000u", Some(Duration::from_micros(900))),
-            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600) - Duration::from_millis(200))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600 - 1))),
             ("9999999999999999999H", None),
             ("x", None),
             ("", None),

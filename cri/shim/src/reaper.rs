@@ -49,7 +49,10 @@ fn start_in(cgroup: &Cgroup, reaper: &Reaper) -> Result<(Process, OwnedFd, Owned
         Fork::Child => {
             drop((held, report));
             let ready = cgroup.join_self().map_err(|error| internal("join the reaper's cgroup", &error));
-            let isolated = isolate(reaper, &program).map_err(|error| internal("isolate it", &error));
+            // Before anyone is told that it is there, and so before there can be a neighbour.
+            let isolated = isolate(reaper, &program)
+                .and_then(|()| sys::fd::close_all_but(0, &[lifeline.as_fd(), reporter.as_fd()]))
+                .map_err(|error| internal("isolate it", &error));
             let ready = ready.and(isolated);
             tell(File::from(reporter), ready.as_ref().err());
             if ready.is_ok() {
@@ -126,9 +129,7 @@ fn tell(mut reporter: File, refused: Option<&Failure>) {
 
 /// Waits for the shim's end, and ends itself, with all processes of the PID namespace.
 fn wait(lifeline: OwnedFd) -> ! {
-    if sys::fd::close_all_but(0, &[lifeline.as_fd()]).is_ok() {
-        let mut lifeline = File::from(lifeline);
-        while lifeline.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
-    }
+    let mut lifeline = File::from(lifeline);
+    while lifeline.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::Interrupted) {}
     sys::process::exit_now(0)
 }

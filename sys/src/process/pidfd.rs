@@ -30,11 +30,16 @@ impl From<PidFd> for OwnedFd {
 impl PidFd {
     /// The process that has the number `pid` now (pidfd_open(2)). To be sure which one, open a
     /// [`Process`](super::Process).
+    ///
+    /// # Errors
+    /// ESRCH if it is gone. Older kernels (seen on 6.1) say EINVAL of one that is just being reaped, as of a thread's number.
     pub fn open(pid: Pid) -> Result<PidFd> {
         // SAFETY: two integers; the kernel returns a new fd, always close-on-exec, or an error.
         let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-        let opened =
-            Errno::result(result).map_err(|errno| Error::new("pidfd_open", errno, format_args!("{pid}, 0")))?;
+        let opened = Errno::result(result).map_err(|errno| {
+            let errno = if errno == Errno::EINVAL && pid.as_raw() > 0 { Errno::ESRCH } else { errno };
+            Error::new("pidfd_open", errno, format_args!("{pid}, 0"))
+        })?;
         // SAFETY: a new fd that nothing else owns.
         Ok(PidFd(unsafe { own(opened) }))
     }
