@@ -128,8 +128,9 @@ pub(crate) fn write_once(knob: &impl AsFd, value: &[u8]) -> Result<()> {
     }
 }
 
-/// A file whose text the kernel makes up whole at the first read (`single_open`, Documentation/filesystems/seq_file.rst) and
-/// that is no longer than 16 KiB: those of one process, but no lists. `read` that is given more room than it fills has met the end.
+/// A file whose text the kernel makes up whole at the first read (`single_open`, Documentation/filesystems/seq_file.rst):
+/// those of one process, but no lists. A `read` that is given more room than it fills has met the end; a text that is not shorter than
+/// 16 KiB is an error (EFBIG).
 pub(crate) fn read_record(path: &str) -> std::io::Result<Vec<u8>> {
     let mut content = vec![0; 16 << 10];
     let length = loop {
@@ -138,6 +139,9 @@ pub(crate) fn read_record(path: &str) -> std::io::Result<Vec<u8>> {
             read => break read?,
         }
     };
+    if length == content.len() {
+        return Err(Errno::EFBIG.into());
+    }
     content.truncate(length);
     Ok(content)
 }

@@ -68,7 +68,7 @@ impl Cgroup {
         for hierarchy in layout.hierarchies() {
             match hierarchy.root.subdir(path.relative()) {
                 Ok(dir) => members.push(Member { hierarchy: Arc::clone(hierarchy), dir, made: Made::Found }),
-                Err(error) if error.is_gone() => {}
+                Err(error) if error.is_gone() => hierarchy.still_there()?,
                 Err(error) => return Err(error),
             }
         }
@@ -178,7 +178,7 @@ impl Cgroup {
         let failures: Vec<Error> = self
             .members
             .iter()
-            .filter_map(|member| remove_tree(&member.hierarchy.root, self.path.relative()).err())
+            .filter_map(|member| remove_tree(&member.hierarchy, self.path.relative()).err())
             .collect();
         failures.into_iter().next().map_or(Ok(()), Err)
     }
@@ -186,7 +186,7 @@ impl Cgroup {
     /// [`Cgroup::delete`] of the one at a path, without a look at it.
     pub fn delete_at(layout: &Layout, path: &str) -> Result<()> {
         let path = CgroupPath::parse(path)?;
-        let removed = layout.hierarchies().iter().map(|hierarchy| remove_tree(&hierarchy.root, path.relative()));
+        let removed = layout.hierarchies().iter().map(|hierarchy| remove_tree(hierarchy, path.relative()));
         let failures: Vec<Error> = removed.filter_map(Result::err).collect();
         failures.into_iter().next().map_or(Ok(()), Err)
     }
@@ -366,10 +366,12 @@ fn collect_processes(dir: &Dir, pids: &mut Vec<i32>) -> Result<()> {
 }
 
 /// Removes a cgroup, from the leaves up, with patience for processes that are on their way out.
-fn remove_tree(root: &Dir, path: &Path) -> Result<()> {
+fn remove_tree(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
+    let root = &hierarchy.root;
     for attempt in 0..DELETE_TRIES {
         match root.remove(path) {
-            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => return Ok(()),
+            Ok(()) => return Ok(()),
+            Err(Errno::ENOENT | Errno::ENODEV) => return hierarchy.still_there(),
             Err(Errno::EBUSY) => {}
             Err(source) => return Err(Error::Remove { path: root.path().join(path), source }),
         }
@@ -408,7 +410,8 @@ mod tests {
         let fixture = Fixture::new(&[("pods/tasks", "")]);
         let there = |path: &str| fixture.dir.subdir(Path::new(path)).is_ok();
         let root = Dir::at(fixture.dir.path().to_owned());
-        let hierarchy = Arc::new(Hierarchy { kind: Kind::V1 { controllers: vec!["cpuset".to_owned()] }, root });
+        let kind = Kind::V1 { controllers: vec!["cpuset".to_owned()] };
+        let hierarchy = Arc::new(Hierarchy { kind, root, is_mounted: false });
         for path in ["/new", "/pods/new", "/pods"] {
             let path = CgroupPath::parse(path).expect("a path");
             let error = make(&hierarchy, &path).expect_err("a cpuset without CPUs").to_string();

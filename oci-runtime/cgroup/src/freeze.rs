@@ -34,7 +34,7 @@ impl Cgroup {
     /// [`Cgroup::thaw`] of the one at a path, of which nothing else is opened.
     pub fn thaw_at(layout: &Layout, path: &str) -> Result<()> {
         let (freezer, unified) = freezers_at(layout, path)?;
-        thaw(freezer.as_ref(), unified.as_ref())
+        unless_gone(layout, (), write_thawed(freezer.as_ref(), unified.as_ref()))
     }
 
     /// True from the moment that freezing was asked for.
@@ -45,7 +45,7 @@ impl Cgroup {
     /// [`Cgroup::is_frozen`] of the one at a path, of which nothing else is opened.
     pub fn is_frozen_at(layout: &Layout, path: &str) -> Result<bool> {
         let (freezer, unified) = freezers_at(layout, path)?;
-        is_frozen(freezer.as_ref(), unified.as_ref())
+        unless_gone(layout, false, frozen_state(freezer.as_ref(), unified.as_ref()))
     }
 }
 
@@ -59,27 +59,43 @@ fn freezers_at(layout: &Layout, path: &str) -> Result<(Option<Dir>, Option<Dir>)
     Ok((find(&|kind| kind.controls("freezer")), find(&|kind| *kind == Kind::V2)))
 }
 
+/// `otherwise`, if there is no such cgroup in hierarchies that are there themselves.
+fn unless_gone<T>(layout: &Layout, otherwise: T, result: Result<T>) -> Result<T> {
+    match result {
+        Err(error) if error.is_gone() => {
+            layout.hierarchies().iter().try_for_each(|hierarchy| hierarchy.still_there()).map(|()| otherwise)
+        }
+        result => result,
+    }
+}
+
 fn thaw(freezer: Option<&Dir>, unified: Option<&Dir>) -> Result<()> {
-    let written = match (freezer, unified) {
-        (Some(dir), _) => dir.write("freezer.state", "THAWED"),
-        (None, Some(dir)) => dir.write("cgroup.freeze", "0"),
-        (None, None) => Ok(()),
-    };
-    match written {
+    match write_thawed(freezer, unified) {
         Err(error) if error.is_gone() => Ok(()),
         result => result,
     }
 }
 
+fn write_thawed(freezer: Option<&Dir>, unified: Option<&Dir>) -> Result<()> {
+    match (freezer, unified) {
+        (Some(dir), _) => dir.write("freezer.state", "THAWED"),
+        (None, Some(dir)) => dir.write("cgroup.freeze", "0"),
+        (None, None) => Ok(()),
+    }
+}
+
 fn is_frozen(freezer: Option<&Dir>, unified: Option<&Dir>) -> Result<bool> {
-    let state = match (freezer, unified) {
+    match frozen_state(freezer, unified) {
+        Err(error) if error.is_gone() => Ok(false),
+        state => state,
+    }
+}
+
+fn frozen_state(freezer: Option<&Dir>, unified: Option<&Dir>) -> Result<bool> {
+    match (freezer, unified) {
         (Some(dir), _) => dir.read("freezer.state").map(|state| state.trim_end() != "THAWED"),
         (None, Some(dir)) => dir.read("cgroup.freeze").map(|state| state.trim_end() == "1"),
         (None, None) => Ok(false),
-    };
-    match state {
-        Err(error) if error.is_gone() => Ok(false),
-        state => state,
     }
 }
 

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC};
 use sys::mountinfo::MountInfo;
 
 use crate::dir::Dir;
@@ -28,6 +29,24 @@ pub struct Hierarchy {
     pub kind: Kind,
     /// Its root as we see it.
     pub root: Dir,
+    /// False for a fixture of a test.
+    pub(crate) is_mounted: bool,
+}
+
+impl Hierarchy {
+    /// To be asked where a cgroup is not there: it is gone, unless it is the hierarchy that was unmounted or covered since it was
+    /// found.
+    pub(crate) fn still_there(&self) -> Result<()> {
+        if !self.is_mounted {
+            return Ok(());
+        }
+        let path = self.root.path().to_owned();
+        match nix::sys::statfs::statfs(&path) {
+            Ok(fs) if [CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC].contains(&fs.filesystem_type()) => Ok(()),
+            Ok(_) => Err(Error::Unusable { path, reason: "is no hierarchy of cgroups any more".to_owned() }),
+            Err(source) => Err(Error::Open { path, source }),
+        }
+    }
 }
 
 /// What a hierarchy controls.
@@ -60,14 +79,18 @@ impl Layout {
     /// Reads `/proc/self/mountinfo`.
     pub fn detect() -> Result<Layout> {
         let mounts = sys::mountinfo::read().map_err(|source| Error::Detect { source })?;
-        Layout::open(hierarchies(&mounts))
+        Layout::of(hierarchies(&mounts), true)
     }
 
-    /// Hierarchies that are mounted at these paths, or fixtures of a test.
+    /// Directories that stand in for hierarchies, as fixtures of a test.
     pub fn open(mounts: Vec<(Kind, PathBuf)>) -> Result<Layout> {
+        Layout::of(mounts, false)
+    }
+
+    fn of(mounts: Vec<(Kind, PathBuf)>, is_mounted: bool) -> Result<Layout> {
         let hierarchies: Vec<_> = mounts
             .into_iter()
-            .map(|(kind, mountpoint)| Arc::new(Hierarchy { kind, root: Dir::at(mountpoint) }))
+            .map(|(kind, mountpoint)| Arc::new(Hierarchy { kind, root: Dir::at(mountpoint), is_mounted }))
             .collect();
         let v1 = hierarchies.iter().any(|hierarchy| hierarchy.kind != Kind::V2);
         let v2 = hierarchies.iter().any(|hierarchy| hierarchy.kind == Kind::V2);
@@ -107,7 +130,7 @@ impl Layout {
     /// `None` on a host with v2 only.
     pub fn stats(&self) -> Result<Stats> {
         let mut stats = Stats::default();
-        for Hierarchy { kind, root } in self.hierarchies.iter().map(AsRef::as_ref) {
+        for Hierarchy { kind, root, .. } in self.hierarchies.iter().map(AsRef::as_ref) {
             if kind.controls("cpuacct") {
                 stats.cpu.get_or_insert_default().usage_ns = v1::cpuacct::usage_ns(root)?;
             }
@@ -174,6 +197,7 @@ fn v1_controllers(options: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Cgroup;
 
     const HYBRID: &str = "\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -185,6 +209,23 @@ mod tests {
 
     fn parse(mountinfo: &str) -> Vec<(Kind, PathBuf)> {
         hierarchies(&sys::mountinfo::parse(mountinfo.as_bytes()).expect("lines of mountinfo"))
+    }
+
+    #[test]
+    fn a_hierarchy_that_was_unmounted_is_not_one_without_the_cgroup() {
+        // What an unmounted hierarchy leaves: an empty directory, or nothing.
+        let left = tempfile::tempdir().expect("a directory");
+        for place in [left.path().to_owned(), left.path().join("gone")] {
+            for kind in [v1(&["freezer"]), Kind::V2] {
+                let layout = Layout::of(vec![(kind, place.clone())], true).expect("a layout");
+                assert!(Cgroup::open(&layout, "/pod").is_err(), "{layout:?}");
+                assert!(Cgroup::delete_at(&layout, "/pod").is_err(), "{layout:?}");
+                assert!(Cgroup::is_frozen_at(&layout, "/pod").is_err(), "{layout:?}");
+                assert!(Cgroup::thaw_at(&layout, "/pod").is_err(), "{layout:?}");
+            }
+        }
+        let fixture = Layout::open(vec![(Kind::V2, left.path().to_owned())]).expect("a layout");
+        assert!(!Cgroup::is_frozen_at(&fixture, "/pod").expect("a state"));
     }
 
     fn v1(controllers: &[&str]) -> Kind {

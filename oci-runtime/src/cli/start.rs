@@ -81,13 +81,15 @@ fn run_hooks(container: &Container, mut gate: File) -> Result<(), Error> {
         return Ok(());
     }
     sys::fd::set_nonblocking(&gate, false)?;
-    gate.read(&mut [0]).map_err(|error| format!("wait for the container's program: {error}"))?;
-    // It has either executed its program or ended without: as long as nobody has reaped it, that can be told.
+    let word = gate.read(&mut [0]).map_err(|error| format!("wait for the container's program: {error}"))?;
+    // Without a word it has either executed its program or was ended before; as long as nobody has reaped it, that can be told.
     let process = container.process();
-    match sys::process::stat(process.pid) {
-        Ok(stat) if stat.start_time == process.start_time && !stat.has_executed => {
-            Err("the container has ended before its program could run".into())
-        }
-        _ => hooks::poststart(container),
+    let was_ended = || {
+        let stat = sys::process::stat(process.pid);
+        stat.is_ok_and(|stat| stat.start_time == process.start_time && !stat.has_executed)
+    };
+    if word > 0 || was_ended() {
+        return Err("the container has ended before its program could run".into());
     }
+    hooks::poststart(container)
 }

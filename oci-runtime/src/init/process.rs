@@ -258,17 +258,23 @@ pub(crate) fn become_program(
     }
     drop(console);
     // Open until the exec: whoever started us by the FIFO sees by its end that the program runs.
-    let _gate = wait_for_start(fifo.as_ref(), channel)?;
-    let path = program?;
-    if plan.no_new_privileges && !asks {
-        // Last of all, so that the filter need not allow anything but the exec.
-        load_filter(settings, channel)?;
-    }
-    if let Some(hooks) = &before_program {
-        hooks.run(&env)?;
-    }
-    let Err(error) = sys::process::execve(&path, &plan.args, &env);
-    Err(program::explain(&path, error.errno()).into())
+    let gate = wait_for_start(fifo.as_ref(), channel)?;
+    let execute = || {
+        let path = program?;
+        if plan.no_new_privileges && !asks {
+            // Last of all, so that the filter need not allow anything but the exec.
+            load_filter(settings, channel)?;
+        }
+        if let Some(hooks) = &before_program {
+            hooks.run(&env)?;
+        }
+        let Err(error) = sys::process::execve(&path, &plan.args, &env);
+        Err(program::explain(&path, error.errno()).into())
+    };
+    execute().inspect_err(|_| {
+        // With a word before it the end is none of a program that runs. A filter may forbid it; then the end has to do.
+        let _ = gate.map(|mut gate| std::io::Write::write_all(&mut gate, b"1"));
+    })
 }
 
 fn connect_streams(
