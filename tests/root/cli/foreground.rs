@@ -112,8 +112,10 @@ fn a_program_that_cannot_run_is_a_failure_of_run_and_leaves_nothing() {
 fn exec_gives_the_exit_code_of_the_process_and_255_for_its_own_failures() {
     let world = World::enter();
     let container = Container::started(&world);
-    assert_eq!(container.exec(&[], &["sh", "-c", "exit 7"]).code, 7);
-    assert_eq!(container.exec(&[], &["sh", "-c", "kill -KILL $$"]).code, 137);
+    for (script, code) in [("exit 7", 7), ("kill -KILL $$", 137)] {
+        let done = container.exec(&[], &["sh", "-c", script]);
+        assert_eq!(done.code, code, "{done:?}");
+    }
     check_refused(&container.exec(&[], &["nonesuch"]), 255, "executable file not found in $PATH");
     check_refused(&container.exec(&["--teleport"], &["true"]), 1, "flag provided but not defined");
     output(container.command(&["kill"]).arg("KILL")).success();
