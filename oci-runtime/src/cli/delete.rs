@@ -64,8 +64,8 @@ pub(crate) fn delete(store: &Store<'_>, flags: &Flags, log: &mut Log) -> Result<
     };
     match container.status()? {
         Status::Stopped if !force => hooks::destroy(&container, log),
-        Status::Running | Status::Paused if !force => {
-            Err(format!("cannot delete container {id} that is not stopped: {}", container.status()?).into())
+        status @ (Status::Running | Status::Paused) if !force => {
+            Err(format!("cannot delete container {id} that is not stopped: {status}").into())
         }
         _ => {
             container.kill()?;

@@ -1,9 +1,9 @@
 //! Container ids and their state directories.
 //!
 //! `<root>/<id>/state.json` holds the facts of a container, replaced as a whole when one changes; its status is worked out
-//! from the process each time. The directory is what makes an id unique: who makes it owns the id, and holds `lock` until there is a state.json
-//! (see `making.rs`); after that the lock is of whoever changes the container. `exec.fifo` is there until the container was
-//! started, `config.json` is the bundle's as it was when the container was made.
+//! from the process each time. The directory is what makes an id unique: who makes it owns the id, and holds `lock` until
+//! there is a state.json (see `making.rs`); after that the lock is of whoever changes the container. `exec.fifo` is there
+//! until the container was started, `config.json` is the bundle's as it was when the container was made.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;

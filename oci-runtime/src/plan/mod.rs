@@ -146,13 +146,14 @@ impl Plan {
         let root = spec.root().as_ref();
         let id_maps =
             id_map::of_container(&namespaces.user, linux.uid_mappings().as_deref(), linux.gid_mappings().as_deref())?;
+        let own_dev = !mounts.iter().any(is_dev_of_host);
         let plan = Plan {
             root: root.map(|root| on_host(root.path(), bundle)),
             root_readonly: root.and_then(|root| root.readonly()).unwrap_or(false),
             root_propagation: root_propagation(linux)?,
             hostname: uts_name("hostname", spec.hostname(), &namespaces)?,
             domainname: uts_name("domainname", spec.domainname(), &namespaces)?,
-            own_dev: !mounts.iter().any(is_dev_of_host),
+            own_dev,
             mounts,
             devices: devices::nodes(linux.devices().as_deref().unwrap_or_default())?,
             masked_paths: paths("linux.maskedPaths", linux.masked_paths().as_deref())?,
@@ -162,7 +163,7 @@ impl Plan {
             resources: resources(linux)?,
             seccomp: linux.seccomp().as_ref().map(seccomp::profile).transpose()?,
             process: ProcessPlan::joining(process, &ContainerWide::from_spec(spec))?,
-            warnings: warnings(spec),
+            warnings: warnings(spec, own_dev),
             mount_label,
             intel_rdt: linux.intel_rdt().as_ref().map(IntelRdt::from_spec).transpose()?,
             hooks: Hooks::from_spec(spec.hooks().as_ref())?,
@@ -239,7 +240,7 @@ fn mounts(spec: &Spec, bundle: Option<&Path>, namespaces: &Namespaces) -> Result
 }
 
 /// The words are runc's.
-fn warnings(spec: &Spec) -> Vec<String> {
+fn warnings(spec: &Spec, own_dev: bool) -> Vec<String> {
     let destinations = spec.mounts().iter().flatten().map(|mount| mount.destination());
     let relative = destinations.filter(|destination| !destination.is_absolute());
     let warning = |destination: &PathBuf| {
@@ -249,7 +250,8 @@ fn warnings(spec: &Spec) -> Vec<String> {
             destination.display()
         )
     };
-    let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
+    // In the host's /dev nothing is made, and so no link either.
+    let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref()).filter(|_| own_dev);
     relative.map(warning).chain(devices.and_then(|devices| devices::warning(devices))).collect()
 }
 

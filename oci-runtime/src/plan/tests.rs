@@ -88,7 +88,11 @@ fn a_device_in_the_place_of_the_terminals_is_warned_of() {
 #[test]
 fn a_dev_of_the_host_is_left_alone() {
     let dev = json!({"destination": "/dev/", "type": "bind", "source": "/dev", "options": ["rbind"]});
-    assert!(!plan(&[("/mounts", json!([dev]))]).unwrap().own_dev);
+    let ptmx = json!({"path": "/dev/ptmx", "type": "c", "major": 1, "minor": 3});
+    let plan = plan(&[("/mounts", json!([dev])), ("/linux/devices", json!([ptmx]))]).unwrap();
+    assert!(!plan.own_dev);
+    // Nothing is made there, and nothing in place of anything.
+    assert_eq!(plan.warnings, [""; 0]);
 }
 
 #[test]
