@@ -283,11 +283,9 @@ impl Launched {
 
     /// Until there is a message; the end of the process without one is [`Error::Silent`], though the one that it made may live.
     fn wait_for_word(&self) -> Result<(), Error> {
-        let mut files = vec![(self.status.as_fd(), Interest::READ)];
-        files.extend(self.child.pidfd.as_ref().map(|pidfd| (pidfd.as_fd(), Interest::READ)));
-        let ready =
-            sys::poll::poll(&files, None).step(|| "wait for the process that joins the container".to_owned())?;
-        match ready.first().is_some_and(|status| !status.is_empty()) {
+        let Some(pidfd) = &self.child.pidfd else { return Ok(()) };
+        let heard = sys::poll::word_or_end(&self.status, pidfd);
+        match heard.step(|| "wait for the process that joins the container".to_owned())? {
             true => Ok(()),
             false => Err(self.silent()),
         }

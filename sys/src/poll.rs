@@ -64,6 +64,23 @@ pub fn poll(files: &[(BorrowedFd<'_>, Interest)], timeout: Option<Duration>) -> 
     }
 }
 
+/// Waits until `speaker` has something to read or the process behind `pidfd` has ended, for ever; true if there is something to
+/// read, which is looked at first: what a process says before its end is never lost.
+pub fn word_or_end(speaker: &impl AsFd, pidfd: &impl AsFd) -> Result<bool> {
+    let files = [(speaker.as_fd(), Interest::READ), (pidfd.as_fd(), Interest::READ)];
+    has_word(speaker, &poll(&files, None)?)
+}
+
+/// `seen` is of the speaker and of the process. poll(2) looks at one file after the other (fs/select.c do_poll), and a process
+/// can speak and end between the two looks: one that is seen to have ended, and no word of it, is asked for that once more.
+fn has_word(speaker: &impl AsFd, seen: &[Interest]) -> Result<bool> {
+    let is_readable = |seen: &[Interest]| seen.first().is_some_and(|speaker| !speaker.is_empty());
+    if is_readable(seen) {
+        return Ok(true);
+    }
+    poll(&[(speaker.as_fd(), Interest::READ)], Some(Duration::ZERO)).map(|seen| is_readable(&seen))
+}
+
 fn happened(events: Option<PollFlags>) -> Interest {
     let events = events.unwrap_or(PollFlags::POLLERR);
     let rows = Interest::TABLE.iter().filter(|row| events.contains(row.2));
@@ -151,6 +168,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::process::{Pid, PidFd};
 
     #[test]
     fn a_poller_reports_what_happened_under_the_token() {
@@ -172,6 +190,29 @@ mod tests {
         assert_eq!(events, [Event { token: 8, interest: Interest::HANGUP }]);
         poller.delete(&read).unwrap();
         assert!(poller.delete(&read).unwrap_err().is(Errno::ENOENT));
+    }
+
+    #[test]
+    fn a_word_that_came_after_the_look_at_it_and_before_the_look_at_the_end_is_heard() {
+        let (read, write) = crate::fd::pipe().unwrap();
+        let the_end_alone = [Interest::empty(), Interest::READ];
+        assert!(!has_word(&read, &the_end_alone).unwrap());
+        File::from(write).write_all(b"x").unwrap();
+        assert!(has_word(&read, &the_end_alone).unwrap());
+    }
+
+    #[test]
+    fn a_word_is_waited_for_until_the_process_ends() {
+        let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = PidFd::open(Pid::from_raw(sleeper.id().cast_signed())).unwrap();
+        let (word, speaker) = crate::fd::pipe().unwrap();
+        let mut speaker = File::from(speaker);
+        speaker.write_all(b"x").unwrap();
+        assert!(word_or_end(&word, &process).unwrap());
+        assert_eq!(nix::unistd::read(&word, &mut [0; 2]).unwrap(), 1);
+        sleeper.kill().unwrap();
+        assert!(!word_or_end(&word, &process).unwrap());
+        sleeper.wait().unwrap();
     }
 
     #[test]

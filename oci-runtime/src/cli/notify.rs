@@ -95,16 +95,12 @@ impl Ear {
     /// Waits until the container is ready, or has ended.
     pub(crate) fn wait(self, process: &Process) -> Result<(), Error> {
         let Ok(running) = process.open() else { return Ok(()) };
-        loop {
-            let ready = sys::poll::poll(&[(self.as_fd(), Interest::READ), (running.as_fd(), Interest::READ)], None)?;
-            if !ready[0].is_empty() {
-                if self.hear(process.pid.as_raw().cast_unsigned())? {
-                    return self.barrier();
-                }
-            } else if !ready[1].is_empty() {
-                return Ok(());
+        while sys::poll::word_or_end(&self, &running)? {
+            if self.hear(process.pid.as_raw().cast_unsigned())? {
+                return self.barrier();
             }
         }
+        Ok(())
     }
 
     /// Takes one message; true once the manager was told that the service is ready and `pid` its process: nothing more is
