@@ -49,7 +49,7 @@ pub enum Error {
     #[error(transparent)]
     Container(#[from] StartError),
     /// It ended without a word.
-    #[error("the container's first process died during {stage} before it could say why{hint}")]
+    #[error("the container's new process died during {stage} before it could say why{hint}")]
     Silent {
         /// The last stage that it named.
         stage: String,
