@@ -2,13 +2,11 @@
 
 use std::convert::Infallible;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::OwnedFd;
 
 use cgroup::{Cgroup, Layout};
 use sys::Errno;
 use sys::namespace::Kind;
-use sys::poll::Interest;
 use sys::process::{CloneArgs, CloneFlags, Fork, Pid, PidFd, Process, Signal};
 use sys::procfs::ProcFd;
 
@@ -50,8 +48,7 @@ pub fn exec(plan: ProcessPlan, target: &Target, inputs: ExecInputs<'_>) -> Resul
 }
 
 fn has_ended(process: &PidFd) -> bool {
-    let look = sys::poll::poll(&[(process.as_fd(), Interest::READ)], Some(Duration::ZERO));
-    matches!(look, Ok(ready) if ready.iter().any(|ready| !ready.is_empty()))
+    matches!(sys::poll::is_readable(process), Ok(true))
 }
 
 /// Its namespaces can't be joined any more (ESRCH) some time before its pidfd says that it has ended.

@@ -277,8 +277,7 @@ impl Launched {
 
     fn has_ended(&self) -> bool {
         let Some(pidfd) = &self.child.pidfd else { return false };
-        let look = sys::poll::poll(&[(pidfd.as_fd(), Interest::READ)], Some(std::time::Duration::ZERO));
-        matches!(look, Ok(ready) if ready.iter().any(|ready| !ready.is_empty()))
+        matches!(sys::poll::is_readable(pidfd), Ok(true))
     }
 
     /// Until there is a message; the end of the process without one is [`Error::Silent`], though the one that it made may live.

@@ -64,8 +64,13 @@ pub fn poll(files: &[(BorrowedFd<'_>, Interest)], timeout: Option<Duration>) -> 
     }
 }
 
-/// Waits until `speaker` has something to read or the process behind `pidfd` has ended, for ever; true if there is something to
-/// read, which is looked at first: what a process says before its end is never lost.
+/// Whether a read of `file` would not wait now: there is data, or the end; a pidfd's process has ended.
+pub fn is_readable(file: &impl AsFd) -> Result<bool> {
+    poll(&[(file.as_fd(), Interest::READ)], Some(Duration::ZERO)).map(|seen| is_first_ready(&seen))
+}
+
+/// Waits, for ever, until `speaker` is [readable](is_readable) or the process behind `pidfd` has ended; true if `speaker` is
+/// readable then, so that false says that the process has ended and that all it said was read.
 pub fn word_or_end(speaker: &impl AsFd, pidfd: &impl AsFd) -> Result<bool> {
     let files = [(speaker.as_fd(), Interest::READ), (pidfd.as_fd(), Interest::READ)];
     has_word(speaker, &poll(&files, None)?)
@@ -74,11 +79,11 @@ pub fn word_or_end(speaker: &impl AsFd, pidfd: &impl AsFd) -> Result<bool> {
 /// `seen` is of the speaker and of the process. poll(2) looks at one file after the other (fs/select.c do_poll), and a process
 /// can speak and end between the two looks: one that is seen to have ended, and no word of it, is asked for that once more.
 fn has_word(speaker: &impl AsFd, seen: &[Interest]) -> Result<bool> {
-    let is_readable = |seen: &[Interest]| seen.first().is_some_and(|speaker| !speaker.is_empty());
-    if is_readable(seen) {
-        return Ok(true);
-    }
-    poll(&[(speaker.as_fd(), Interest::READ)], Some(Duration::ZERO)).map(|seen| is_readable(&seen))
+    if is_first_ready(seen) { Ok(true) } else { is_readable(speaker) }
+}
+
+fn is_first_ready(seen: &[Interest]) -> bool {
+    seen.first().is_some_and(|file| !file.is_empty())
 }
 
 fn happened(events: Option<PollFlags>) -> Interest {
@@ -202,17 +207,16 @@ mod tests {
     }
 
     #[test]
-    fn a_word_is_waited_for_until_the_process_ends() {
-        let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let process = PidFd::open(Pid::from_raw(sleeper.id().cast_signed())).unwrap();
+    fn the_end_of_a_process_is_told_once_all_that_it_said_was_read() {
         let (word, speaker) = crate::fd::pipe().unwrap();
-        let mut speaker = File::from(speaker);
-        speaker.write_all(b"x").unwrap();
+        // Ours, so that it is the process's end that ends the wait and not the pipe's.
+        let _held = speaker.try_clone().unwrap();
+        let mut echo = std::process::Command::new("echo").arg("x").stdout(speaker).spawn().unwrap();
+        let process = PidFd::open(Pid::from_raw(echo.id().cast_signed())).unwrap();
         assert!(word_or_end(&word, &process).unwrap());
-        assert_eq!(nix::unistd::read(&word, &mut [0; 2]).unwrap(), 1);
-        sleeper.kill().unwrap();
+        assert_eq!(nix::unistd::read(&word, &mut [0; 3]).unwrap(), 2);
         assert!(!word_or_end(&word, &process).unwrap());
-        sleeper.wait().unwrap();
+        echo.wait().unwrap();
     }
 
     #[test]

@@ -95,6 +95,11 @@ impl Foreground {
                 break;
             }
         }
+        // Its end may have been seen before its last word, which may be the one.
+        if let Some(ear) = &self.ear {
+            // As above: no reason to fail for.
+            let _ = ear.hear_rest(std::process::id());
+        }
         let code = ended.map_or(255, Exit::status);
         Ok(u8::try_from(code).unwrap_or(255))
     }

@@ -29,6 +29,9 @@ const BARRIER: Duration = Duration::from_secs(30);
 /// More than any message of a sane sender.
 const MAX_MESSAGE: usize = 4096;
 
+/// As many messages as wait in a socket at once (net.unix.max_dgram_qlen is 10, systemd makes it 512), and more.
+const QUEUE: usize = 1024;
+
 /// A service manager that waits.
 #[derive(Debug)]
 pub(crate) struct Manager(SocketAddr);
@@ -94,13 +97,30 @@ pub(crate) struct Ear {
 impl Ear {
     /// Waits until the container is ready, or has ended.
     pub(crate) fn wait(self, process: &Process) -> Result<(), Error> {
-        let Ok(running) = process.open() else { return Ok(()) };
-        while sys::poll::word_or_end(&self, &running)? {
-            if self.hear(process.pid.as_raw().cast_unsigned())? {
-                return self.barrier();
+        let pid = process.pid.as_raw().cast_unsigned();
+        // One that was reaped by now has ended.
+        if let Ok(running) = process.open() {
+            while sys::poll::word_or_end(&self, &running)? {
+                if self.hear(pid)? {
+                    return self.barrier();
+                }
             }
         }
-        Ok(())
+        if self.hear_rest(pid)? { self.barrier() } else { Ok(()) }
+    }
+
+    /// Takes what is left of the words of a container that has ended; as [`Ear::hear`].
+    pub(crate) fn hear_rest(&self, pid: u32) -> Result<bool, Error> {
+        // Bounded: what was left running in the container may talk on.
+        for _ in 0..QUEUE {
+            if !sys::poll::is_readable(self)? {
+                return Ok(false);
+            }
+            if self.hear(pid)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes one message; true once the manager was told that the service is ready and `pid` its process: nothing more is

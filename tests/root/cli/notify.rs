@@ -1,10 +1,11 @@
 //! NOTIFY_SOCKET: a service manager hears that a container is ready, and nothing else from it.
 
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use serde_json::json;
 use tests::{World, eventually, output};
 
 use super::{Container, STAY};
@@ -47,6 +48,33 @@ impl<'a> Service<'a> {
         eventually("the container's socket is there", PATIENCE, || socket.exists());
         let sender = UnixDatagram::unbound().expect("a socket");
         sender.send_to(message.as_bytes(), socket).expect("somebody listens");
+    }
+
+    /// Has a hook run after the start until `service.go()`.
+    fn with_a_slow_hook(mut self) -> Service<'a> {
+        let dir = self.container.bundle.dir.display().to_string();
+        let script = format!("touch {dir}/hook; until test -e {dir}/go; do sleep 0.1; done");
+        let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+        self.container.bundle.set("/hooks", json!({"poststart": [hook]}));
+        self.container.bundle.write_config();
+        self
+    }
+
+    /// The container says that it is ready, after something else, and ends, all while the hook runs; its process's number.
+    fn is_ready_and_ends_during_the_hook(&self) -> String {
+        let dir = &self.container.bundle.dir;
+        eventually("the hook runs", PATIENCE, || dir.join("hook").exists());
+        self.container.is_ready();
+        let pid = self.container.state()["pid"].to_string();
+        self.say("STATUS=not yet");
+        self.say("READY=1");
+        output(self.container.command(&["kill"]).arg("KILL")).success();
+        self.container.has_stopped();
+        pid
+    }
+
+    fn go(&self) {
+        tests::write(&self.container.bundle.dir.join("go"), "");
     }
 
     fn hears(&self) -> String {
@@ -100,6 +128,33 @@ fn start_does_not_wait_for_a_container_that_has_ended() {
     service.container.is_ready();
     output(service.container.command(&["kill"]).arg("KILL")).success();
     eventually("start has ended", PATIENCE, || start.try_wait().expect("wait").is_some());
+}
+
+#[test]
+fn start_passes_on_the_word_of_a_container_that_has_ended_and_was_reaped() {
+    let world = World::enter();
+    let service = Service::new(&world).with_a_slow_hook();
+    assert!(service.command(&["create"]).status().expect("start the runtime").success());
+    let mut start = service.spawn(&["start"]);
+    let pid = service.is_ready_and_ends_during_the_hook();
+    eventually("it was reaped", PATIENCE, || !Path::new("/proc").join(&pid).exists());
+    service.go();
+    assert_eq!(service.hears(), "READY=1\n");
+    assert_eq!(service.hears(), format!("MAINPID={pid}\n"));
+    assert_eq!(service.hears(), "BARRIER=1");
+    assert!(start.wait().expect("the runtime's end").success());
+}
+
+#[test]
+fn run_in_the_foreground_passes_on_the_word_of_a_container_that_has_ended() {
+    let world = World::enter();
+    let service = Service::new(&world).with_a_slow_hook();
+    let mut run = service.spawn(&["run"]);
+    service.is_ready_and_ends_during_the_hook();
+    service.go();
+    assert_eq!(service.hears(), "READY=1\n");
+    assert_eq!(service.hears(), format!("MAINPID={}\n", run.id()));
+    assert_eq!(run.wait().expect("the runtime's end").code(), Some(137));
 }
 
 #[test]
