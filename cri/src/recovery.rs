@@ -113,23 +113,10 @@ async fn sandbox(pods: &Arc<Pods>, record: SandboxRecord, containers: Vec<Contai
 /// What a shim knows, and what it told in between.
 async fn ask(dir: &std::path::Path) -> Option<(Arc<Shim>, State, Vec<Event>)> {
     let shim = Arc::new(Shim::connect(dir).ok()?);
-    let mut told = Vec::new();
-    let hello = Verb::Hello(Hello { version: VERSION, subscribe: true });
-    let answer = {
-        let mut answer = pin!(shim.call(hello, Vec::new(), HELLO));
-        loop {
-            tokio::select! {
-                answer = &mut answer => break answer,
-                event = shim.next_event() => match event {
-                    Some(event) => told.push(event),
-                    None => break Err(CallError::Gone),
-                },
-            }
-        }
-    };
+    let (answer, told) = say_hello(&shim).await;
     match answer {
-        Ok((Answer::Hello(state), _)) if state.sandbox.is_some() => Some((shim, *state, told)),
-        Ok((answer, _)) => {
+        Ok(Answer::Hello(state)) if state.sandbox.is_some() => Some((shim, *state, told)),
+        Ok(answer) => {
             tracing::warn!(dir = %dir.display(), ?answer, "a shim without a sandbox");
             None
         }
@@ -138,6 +125,24 @@ async fn ask(dir: &std::path::Path) -> Option<(Arc<Shim>, State, Vec<Event>)> {
             None
         }
     }
+}
+
+/// The answer, and what the shim told before it.
+async fn say_hello(shim: &Shim) -> (Result<Answer, CallError>, Vec<Event>) {
+    let mut told = Vec::new();
+    let hello = Verb::Hello(Hello { version: VERSION, subscribe: true });
+    let mut answer = pin!(shim.call(hello, Vec::new(), HELLO));
+    let answer = loop {
+        tokio::select! {
+            answer = &mut answer => break answer,
+            event = shim.next_event() => match event {
+                Some(event) => told.push(event),
+                // The answer may have been its last word.
+                None => break answer.await,
+            },
+        }
+    };
+    (answer.map(|(answer, _fds)| answer), told)
 }
 
 /// A container that the shim has or is still making, and that nobody may come to know: its creation was never answered, its
@@ -267,4 +272,30 @@ async fn lease(pods: &Arc<Pods>) -> Result<(), Failure> {
         Ok(())
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shim_protocol::{Message, Reply, encode};
+    use std::os::fd::AsFd;
+
+    #[tokio::test]
+    async fn the_answer_of_a_shim_that_ends_right_after_it_counts() {
+        // The answer and the end are seen in either order, by chance.
+        for _ in 0..32 {
+            let dir = tempfile::tempdir().unwrap();
+            let listener = sys::socket::listen(dir.path().join("shim.sock")).unwrap();
+            let shim = Shim::connect(dir.path()).unwrap();
+            let peer = sys::socket::accept(&listener).unwrap();
+            let ends = std::thread::spawn(move || {
+                sys::poll::poll(&[(peer.as_fd(), sys::poll::Interest::READ)], None).unwrap();
+                let reply = Message::Reply(Reply { id: 1, result: Ok(Answer::Done) });
+                sys::socket::send(&peer, &encode(&reply).unwrap(), &[]).unwrap();
+            });
+            let (answer, _) = say_hello(&shim).await;
+            ends.join().unwrap();
+            assert!(matches!(answer, Ok(Answer::Done)), "{answer:?}");
+        }
+    }
 }

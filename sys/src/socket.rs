@@ -182,6 +182,16 @@ pub fn recv(socket: &impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd
     Ok((usize::try_from(length).unwrap_or(0), fds))
 }
 
+/// As [`recv`], from a peer that may close the connection with something of ours unread: the kernel tells that first, as
+/// ECONNRESET, and once, and then what the peer said last (net/unix/af_unix.c unix_release_sock, net/core/datagram.c
+/// __skb_try_recv_datagram). Here it is no error; what comes after the last message is the end, length 0.
+pub fn recv_to_end(socket: &impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
+    match recv(socket, buffer) {
+        Err(error) if error.is(Errno::ECONNRESET) => recv(socket, buffer),
+        received => received,
+    }
+}
+
 /// Makes owners of all fds in the control messages.
 ///
 /// # Safety
@@ -248,6 +258,18 @@ mod tests {
         drop(ours);
         assert_eq!(recv(&theirs, &mut [0; 8]).unwrap().0, 0);
         assert!(send(&theirs, b"x", &[]).unwrap_err().is(Errno::EPIPE));
+    }
+
+    #[test]
+    fn the_last_words_of_a_peer_that_did_not_listen_are_received() {
+        let (ours, theirs) = pair().unwrap();
+        send(&ours, b"unread", &[]).unwrap();
+        send(&theirs, b"last", &[]).unwrap();
+        drop(theirs);
+        let mut buffer = [0; 8];
+        let (length, _) = recv_to_end(&ours, &mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"last");
+        assert_eq!(recv_to_end(&ours, &mut buffer).unwrap().0, 0);
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Connection {
 
     /// Takes one datagram; `buffer` is larger than [`MAX_MESSAGE`].
     pub(crate) fn receive(&mut self, buffer: &mut [u8]) -> Result<Received, HungUp> {
-        match sys::socket::recv(&self.socket, buffer) {
+        match sys::socket::recv_to_end(&self.socket, buffer) {
             // An empty datagram and the end of the connection look alike; no message of ours is empty.
             Ok((0, _)) => Err(HungUp),
             Ok((length, fds)) if length <= MAX_MESSAGE => Ok(Received::Datagram(length, fds)),

@@ -10,6 +10,7 @@ pub(crate) use spawn::{Program, dir_of, spawn};
 use shim_protocol::{Answer, Event, Exit, Failure, MAX_MESSAGE, Message, Reply, Request, Verb, decode, encode};
 use std::collections::HashMap;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -171,7 +172,10 @@ impl Shim {
         let sent =
             self.socket.async_io(Interest::WRITABLE, |socket| sys::socket::send(socket, message, &fds).map_err(io));
         match sent.await {
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(CallError::Gone),
+            // Reset, if it closed the connection with an earlier message unread.
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                Err(CallError::Gone)
+            }
             other => Ok(other?),
         }
     }
@@ -180,7 +184,7 @@ impl Shim {
         let received = self.socket.async_io(Interest::READABLE, |socket| {
             // Only for as long as a message is at hand: a node has hundreds of shims that say nothing.
             let mut buffer = vec![0; MAX_MESSAGE];
-            let (length, fds) = sys::socket::recv(socket, &mut buffer).map_err(io)?;
+            let (length, fds) = sys::socket::recv_to_end(socket, &mut buffer).map_err(io)?;
             buffer.truncate(length);
             buffer.shrink_to_fit();
             Ok((buffer, fds))
@@ -188,7 +192,6 @@ impl Shim {
         match received.await {
             Ok((datagram, _)) if datagram.is_empty() => Ok(None),
             Ok(received) => Ok(Some(received)),
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -201,11 +204,37 @@ impl Shim {
 /// tokio looks at an error's kind, so that it gets one.
 fn io(error: sys::Error) -> std::io::Error {
     match error.errno() {
-        Errno::EAGAIN => std::io::ErrorKind::WouldBlock.into(),
-        Errno::EPIPE => std::io::ErrorKind::BrokenPipe.into(),
-        Errno::ECONNRESET => std::io::ErrorKind::ConnectionReset.into(),
-        Errno::ECONNREFUSED => std::io::Error::new(std::io::ErrorKind::ConnectionRefused, error),
-        Errno::ENOENT => std::io::Error::new(std::io::ErrorKind::NotFound, error),
+        Errno::EAGAIN => ErrorKind::WouldBlock.into(),
+        Errno::EPIPE => ErrorKind::BrokenPipe.into(),
+        Errno::ECONNRESET => ErrorKind::ConnectionReset.into(),
+        Errno::ECONNREFUSED => std::io::Error::new(ErrorKind::ConnectionRefused, error),
+        Errno::ENOENT => std::io::Error::new(ErrorKind::NotFound, error),
         _ => std::io::Error::other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[tokio::test]
+    async fn the_last_words_of_a_shim_that_leaves_a_request_unread_are_heard() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = sys::socket::listen(dir.path().join(spawn::SOCKET)).unwrap();
+        let shim = Shim::connect(dir.path()).unwrap();
+        let peer = sys::socket::accept(&listener).unwrap();
+        let stop = || shim.call(Verb::StopSandbox, Vec::new(), Duration::from_secs(10));
+        let leaves = std::thread::spawn(move || {
+            sys::poll::poll(&[(peer.as_fd(), sys::poll::Interest::READ)], None).unwrap();
+            let reply = Message::Reply(Reply { id: 1, result: Ok(Answer::Done) });
+            sys::socket::send(&peer, &encode(&reply).unwrap(), &[]).unwrap();
+        });
+        let (answer, event) = tokio::join!(stop(), shim.next_event());
+        leaves.join().unwrap();
+        assert!(event.is_none());
+        assert!(matches!(answer, Ok((Answer::Done, _))), "{answer:?}");
+        let late = stop().await;
+        assert!(matches!(late, Err(CallError::Gone)), "{late:?}");
     }
 }
