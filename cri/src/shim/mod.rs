@@ -189,11 +189,8 @@ impl Shim {
             buffer.shrink_to_fit();
             Ok((buffer, fds))
         });
-        match received.await {
-            Ok((datagram, _)) if datagram.is_empty() => Ok(None),
-            Ok(received) => Ok(Some(received)),
-            Err(error) => Err(error),
-        }
+        let received = received.await?;
+        Ok((!received.0.is_empty()).then_some(received))
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -214,24 +211,30 @@ fn io(error: sys::Error) -> std::io::Error {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::os::fd::AsFd;
 
+    /// A connection to a shim that answers the first request, which it does not read, and ends.
+    pub(crate) fn leaving() -> Shim {
+        let dir = tempfile::tempdir().expect("a state directory");
+        let listener = sys::socket::listen(dir.path().join(spawn::SOCKET)).expect("a shim's socket");
+        let shim = Shim::connect(dir.path()).expect("somebody listens");
+        let peer = sys::socket::accept(&listener).expect("the connection");
+        std::thread::spawn(move || {
+            // What goes wrong here is an end without an answer, which the test sees.
+            let _asked = sys::poll::poll(&[(peer.as_fd(), sys::poll::Interest::READ)], None);
+            let answer = encode(&Message::Reply(Reply { id: 1, result: Ok(Answer::Done) })).expect("a short message");
+            let _sent = sys::socket::send(&peer, &answer, &[]);
+        });
+        shim
+    }
+
     #[tokio::test]
     async fn the_last_words_of_a_shim_that_leaves_a_request_unread_are_heard() {
-        let dir = tempfile::tempdir().unwrap();
-        let listener = sys::socket::listen(dir.path().join(spawn::SOCKET)).unwrap();
-        let shim = Shim::connect(dir.path()).unwrap();
-        let peer = sys::socket::accept(&listener).unwrap();
+        let shim = leaving();
         let stop = || shim.call(Verb::StopSandbox, Vec::new(), Duration::from_secs(10));
-        let leaves = std::thread::spawn(move || {
-            sys::poll::poll(&[(peer.as_fd(), sys::poll::Interest::READ)], None).unwrap();
-            let reply = Message::Reply(Reply { id: 1, result: Ok(Answer::Done) });
-            sys::socket::send(&peer, &encode(&reply).unwrap(), &[]).unwrap();
-        });
         let (answer, event) = tokio::join!(stop(), shim.next_event());
-        leaves.join().unwrap();
         assert!(event.is_none());
         assert!(matches!(answer, Ok((Answer::Done, _))), "{answer:?}");
         let late = stop().await;

@@ -53,7 +53,7 @@ impl Tree {
             std::fs::create_dir_all(&folder).expect("a folder");
             files.iter().for_each(|file| put(&folder.join(file), "cpu memory pids"));
         }
-        let layout = Layout::open(vec![(kind, temp.path().to_owned())]).expect("a layout");
+        let layout = Layout::fixture(vec![(kind, temp.path().to_owned())]).expect("a layout");
         let cgroups = Cgroups::in_layout(layout, &settings(), &capacity(), Some(32_768)).expect("a tree");
         Tree { temp, cgroups }
     }
@@ -173,7 +173,7 @@ fn what_the_quota_of_a_container_did_is_read_below_its_pod() {
 fn a_host_without_memory_controller_is_refused_by_name() {
     let temp = tempfile::tempdir().expect("a temporary directory");
     let kind = Kind::V1 { controllers: vec!["cpu".to_owned()] };
-    let layout = Layout::open(vec![(kind, temp.path().to_owned())]).expect("a layout");
+    let layout = Layout::fixture(vec![(kind, temp.path().to_owned())]).expect("a layout");
     let error = Cgroups::in_layout(layout, &settings(), &capacity(), None).expect_err("no memory controller");
     assert_eq!(error.to_string(), "these cgroup controllers are not mounted: memory");
 }

@@ -69,7 +69,7 @@ fn cgroups(root: &Path, config: &Config) -> Cgroups {
             std::io::Write::write_all(&mut made, b"cpu memory pids").unwrap();
         }
     }
-    let layout = Layout::open(vec![(Kind::V2, root.to_owned())]).unwrap();
+    let layout = Layout::fixture(vec![(Kind::V2, root.to_owned())]).unwrap();
     Cgroups::in_layout(layout, &config.limits, &BTreeMap::new(), None).unwrap()
 }
 

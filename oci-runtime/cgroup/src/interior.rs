@@ -95,7 +95,7 @@ mod tests {
             ("pods/p1/memory.max", ""),
             ("pods/p1/pids.max", ""),
         ]);
-        let layout = Layout::open(vec![(Kind::V2, fixture.dir.path().to_owned())]).expect("a layout");
+        let layout = Layout::fixture(vec![(Kind::V2, fixture.dir.path().to_owned())]).expect("a layout");
         let cgroup = Cgroup::ensure_interior(&layout, "/pods/p1", &limits()).expect("a cgroup");
         for (file, content) in [
             ("cgroup.subtree_control", "+cpuset +cpu +memory +pids"),
@@ -119,7 +119,7 @@ mod tests {
         let pids = Fixture::new(&[("p/pids.max", "")]);
         let open = |mounts: &[(&[&str], &Fixture)]| {
             let mounts = mounts.iter().map(|(names, fixture)| (kind(names), fixture.dir.path().to_owned()));
-            Layout::open(mounts.collect()).expect("a layout")
+            Layout::fixture(mounts.collect()).expect("a layout")
         };
         let layout = open(&[(&["cpu", "cpuacct"], &cpu), (&["memory"], &memory), (&["pids"], &pids)]);
         let cgroup = Cgroup::ensure_interior(&layout, "/p", &limits()).expect("a cgroup");

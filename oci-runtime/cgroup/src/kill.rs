@@ -148,7 +148,7 @@ mod tests {
             ("c/cgroup.events", "populated 1\nfrozen 0\n"),
             ("c/cgroup.freeze", "0\n"),
         ]);
-        let layout = Layout::open(vec![(Kind::V2, fixture.dir.path().to_owned())]).expect("a layout");
+        let layout = Layout::fixture(vec![(Kind::V2, fixture.dir.path().to_owned())]).expect("a layout");
         let cgroup = Cgroup::open(&layout, "/c").expect("a cgroup");
         // The list in the fixture stays as it is.
         let error = cgroup.kill(Duration::from_millis(300)).expect_err("a process is left").to_string();

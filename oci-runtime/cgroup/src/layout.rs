@@ -82,8 +82,8 @@ impl Layout {
         Layout::of(hierarchies(&mounts), true)
     }
 
-    /// Directories that stand in for hierarchies, as fixtures of a test.
-    pub fn open(mounts: Vec<(Kind, PathBuf)>) -> Result<Layout> {
+    /// Directories that stand in for hierarchies in a test.
+    pub fn fixture(mounts: Vec<(Kind, PathBuf)>) -> Result<Layout> {
         Layout::of(mounts, false)
     }
 
@@ -224,7 +224,7 @@ mod tests {
                 assert!(Cgroup::thaw_at(&layout, "/pod").is_err(), "{layout:?}");
             }
         }
-        let fixture = Layout::open(vec![(Kind::V2, left.path().to_owned())]).expect("a layout");
+        let fixture = Layout::fixture(vec![(Kind::V2, left.path().to_owned())]).expect("a layout");
         assert!(!Cgroup::is_frozen_at(&fixture, "/pod").expect("a state"));
     }
 
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_host_without_any_hierarchy_is_refused() {
-        assert!(matches!(Layout::open(parse("1 0 0:1 / / rw - ext4 /dev/vda rw\n")), Err(Error::NothingMounted)));
+        assert!(matches!(Layout::fixture(parse("1 0 0:1 / / rw - ext4 /dev/vda rw\n")), Err(Error::NothingMounted)));
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!((above_own("0::/init\n"), above_own("0::/\n"), above_own("")), ("", "", ""));
         let temp = tempfile::tempdir().expect("a temporary directory");
         let path = CgroupPath::parse("box").expect("a path");
-        let memory = Layout::open(vec![(v1(&["memory"]), temp.path().to_owned())]).expect("a layout");
+        let memory = Layout::fixture(vec![(v1(&["memory"]), temp.path().to_owned())]).expect("a layout");
         assert_eq!(memory.locate(&path).expect("a place").to_string(), "/box");
     }
 
@@ -275,7 +275,7 @@ mod tests {
         let temp = tempfile::tempdir().expect("a temporary directory");
         let v2 = (Kind::V2, temp.path().to_owned());
         let memory = (v1(&["memory"]), temp.path().to_owned());
-        let mode = |mounts: Vec<_>| Layout::open(mounts).expect("a layout").mode();
+        let mode = |mounts: Vec<_>| Layout::fixture(mounts).expect("a layout").mode();
         assert_eq!(mode(vec![v2.clone()]), Mode::V2);
         assert_eq!(mode(vec![memory.clone()]), Mode::V1);
         assert_eq!(mode(vec![memory, v2]), Mode::Hybrid);

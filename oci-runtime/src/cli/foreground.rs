@@ -97,7 +97,7 @@ impl Foreground {
         }
         // Its end may have been seen before its last word, which may be the one.
         if let Some(ear) = &self.ear {
-            // As above: no reason to fail for.
+            // A manager that can't be told is no reason to lose the exit code.
             let _ = ear.hear_rest(std::process::id());
         }
         let code = ended.map_or(255, Exit::status);

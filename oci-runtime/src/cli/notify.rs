@@ -100,7 +100,8 @@ impl Ear {
         let pid = process.pid.as_raw().cast_unsigned();
         // One that was reaped by now has ended.
         if let Ok(running) = process.open() {
-            while sys::poll::word_or_end(&self, &running)? {
+            let files = [(self.as_fd(), Interest::READ), (running.as_fd(), Interest::READ)];
+            while sys::poll::poll(&files, None)?[1].is_empty() {
                 if self.hear(pid)? {
                     return self.barrier();
                 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::json;
 use tests::{World, eventually, output};
 
@@ -53,7 +55,8 @@ impl<'a> Service<'a> {
     /// Has a hook run after the start until `service.go()`.
     fn with_a_slow_hook(mut self) -> Service<'a> {
         let dir = self.container.bundle.dir.display().to_string();
-        let script = format!("touch {dir}/hook; until test -e {dir}/go; do sleep 0.1; done");
+        mkfifo(&self.container.bundle.dir.join("go"), Mode::S_IRWXU).expect("a FIFO");
+        let script = format!("touch {dir}/hook; read -r word <{dir}/go");
         let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
         self.container.bundle.set("/hooks", json!({"poststart": [hook]}));
         self.container.bundle.write_config();
@@ -74,7 +77,7 @@ impl<'a> Service<'a> {
     }
 
     fn go(&self) {
-        tests::write(&self.container.bundle.dir.join("go"), "");
+        tests::write(&self.container.bundle.dir.join("go"), "go\n");
     }
 
     fn hears(&self) -> String {
