@@ -213,9 +213,10 @@ fn a_mount_that_hangs_inside_the_container_is_ended_with_it() {
     assert_eq!(failure["kind"], "deadline", "{failure}");
     let cgroup = cgroup::dir(&pod.cgroup_of("stuck"));
     eventually("its cgroup is removed", LONG, || !cgroup.exists());
-    // The id can be used again.
+    // The id can be used again, once the shim has heard that nothing is left.
     let again = pod.container("stuck", "exit 0");
-    pod.run(&again);
+    eventually("its id is free", LONG, || pod.create(&again));
+    pod.start_container("stuck").unwrap();
     assert_eq!(pod.exit("stuck")["code"], 0);
     pod.stop();
 }
@@ -325,8 +326,10 @@ fn a_shim_without_a_free_fd_waits_and_goes_on_when_there_are_some() {
     let open = pod.open_fds() as u64;
     let old = limit_files(&pod, open);
     let mut waiting: Vec<_> = (0..20).map(|_| pod.connect()).collect();
+    let notes = |pod: &Pod| pod.notes().matches("accept a connection").count();
+    eventually("the shim has tried", LONG, || notes(&pod) > 0);
     check_idle(&pod);
-    assert_eq!(pod.notes().matches("accept a connection").count(), 1, "{}", pod.notes());
+    assert_eq!(notes(&pod), 1, "{}", pod.notes());
     limit_files(&pod, old);
     for connection in &mut waiting {
         connection.call(&json!({"hello": {"version": 1, "subscribe": false}}), &[]).unwrap();
