@@ -4,7 +4,6 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use std::time::Duration;
 
 use proto::{ContainerState, PodSandboxConfig};
 use sys::mount::{Fs, MountFlags};
-use tests::{Cri, CriDaemon, Registry, World, eventually, images, output, pods, slow, write};
+use tests::{Cri, CriDaemon, Registry, World, eventually, images, output, pods, slow, write, write_program};
 use tonic::{Code, Request, Status};
 
 const IMAGE: &str = "registry.example/base:1";
@@ -31,8 +30,7 @@ fn conflist(daemon: &CriDaemon<'_>) -> PathBuf {
 /// An executable script among the plugins.
 fn plugin(daemon: &CriDaemon<'_>, name: &str, script: &str) {
     let path = daemon.dir().join("cni-bin").join(name);
-    write(&path, script);
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("an executable plugin");
+    write_program(&path, script);
 }
 
 fn pod_config(world: &World, daemon: &CriDaemon<'_>, name: &str) -> PodSandboxConfig {

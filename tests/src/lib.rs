@@ -25,7 +25,7 @@ pub use containerd::Containerd;
 pub use cri::Cri;
 pub use daemon::{CriDaemon, Plugins, install_plugins, mirror_host, network};
 pub use eventually::{Outcome, eventually, rounds, slow};
-pub use programs::{Output, binary, cluster_program, copy_program, output, peer, tool, write};
+pub use programs::{Output, binary, cluster_program, copy_program, output, peer, tool, write, write_program};
 pub use registry::Registry;
 pub use snapshot::Snapshot;
 pub use world::World;

@@ -109,6 +109,20 @@ pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
     assert!(copied.is_ok_and(|status| status.success()), "copy {} to {}", from.display(), to.display());
 }
 
+/// Writes a script, to be executed where it is written; for [`copy_program`]'s reason another process does it.
+///
+/// # Panics
+/// If that fails.
+#[track_caller]
+pub fn write_program(path: &Path, script: impl AsRef<[u8]>) {
+    let mut install = Command::new("install");
+    install.args(["-m", "755", "/dev/stdin"]).arg(path).stdin(Stdio::piped());
+    let mut install = install.spawn().expect("start install");
+    let given = install.stdin.take().map(|mut stdin| stdin.write_all(script.as_ref()));
+    let written = install.wait().is_ok_and(|status| status.success());
+    assert!(written && given.is_some_and(|given| given.is_ok()), "write {}", path.display());
+}
+
 fn exit_code(status: std::process::ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt as _;
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))

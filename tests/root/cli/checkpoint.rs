@@ -1,10 +1,9 @@
 //! checkpoint, as far as it goes without CRIU; `criu.rs` goes further.
 
-use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use serde_json::json;
-use tests::{World, output};
+use tests::{World, output, write_program};
 
 use super::{Container, STAY, check_refused, is_ours};
 
@@ -39,8 +38,7 @@ fn asked(container: &Container<'_>, verb: &[&str]) -> String {
     let (bin, images) = (dir.join("bin"), dir.join("images"));
     std::fs::create_dir_all(&bin).expect("a directory");
     let script = format!("#!/bin/bash\nexec dd bs=64k count=1 of={} <&$2 2>/dev/null\n", dir.join("asked").display());
-    tests::write(&bin.join("criu"), script);
-    std::fs::set_permissions(bin.join("criu"), PermissionsExt::from_mode(0o755)).expect("an executable file");
+    write_program(&bin.join("criu"), script);
     let mut command = container.bundle.runtime();
     let path = std::env::join_paths([bin.as_path(), "/usr/bin".as_ref(), "/bin".as_ref()]).expect("a PATH");
     command.env("PATH", path).args(verb).arg("--image-path").arg(&images).arg(&container.bundle.id);

@@ -1,11 +1,10 @@
 //! The command line is killed halfway: what it leaves behind is found and removed by `delete --force`, and nothing else is.
 
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
-use tests::{World, eventually};
+use tests::{World, eventually, write_program};
 
 use super::{Container, STAY, cgroup_of, check_refused, is_ours};
 
@@ -21,8 +20,7 @@ fn restoring(container: &Container<'_>) -> Child {
     }
     tests::write(&images.join("descriptors.json"), "[]");
     let criu = bin.join("criu");
-    tests::write(&criu, format!("#!/bin/bash\ntouch {}\nexec cat <&$2 >/dev/null\n", asked.display()));
-    std::fs::set_permissions(&criu, PermissionsExt::from_mode(0o755)).expect("an executable file");
+    write_program(&criu, format!("#!/bin/bash\ntouch {}\nexec cat <&$2 >/dev/null\n", asked.display()));
     let mut restore = container.bundle.runtime();
     let path = std::env::join_paths([bin.as_path(), "/usr/bin".as_ref(), "/bin".as_ref()]).expect("a PATH");
     restore.env("PATH", path).args(["restore", "--detach", "--image-path"]).arg(images);
