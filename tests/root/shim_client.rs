@@ -44,7 +44,7 @@ impl Connection {
     }
 
     pub(crate) fn call(&mut self, verb: &Value, fds: &[BorrowedFd<'_>]) -> Answer {
-        let id = self.ask(verb, fds, LONG);
+        let id = self.ask(verb, fds, LONG * slow());
         self.answer(id)
     }
 
@@ -240,8 +240,11 @@ impl Pod {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
+    /// The whole lines of the log: a reader may come while the kernel is about to append the end of one.
     pub(crate) fn log(&self, container: &str) -> String {
-        fs::read_to_string(self.log_path(container)).unwrap()
+        let mut log = fs::read_to_string(self.log_path(container)).unwrap();
+        log.truncate(log.rfind('\n').map_or(0, |end| end + 1));
+        log
     }
 
     /// What the log holds, without times.

@@ -3,13 +3,12 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sys::mount::{Attr, Fs, MountFlags, Propagation};
-use tests::{World, cgroup, eventually, slow, write};
+use tests::{World, cgroup, eventually, slow, write_program};
 
 use crate::shim_client::{Container, LONG, Pod, exec_verb, memfd, process};
 
@@ -90,8 +89,7 @@ impl Shared {
         sys::mount::mount_setattr(&fs::File::open(&path).unwrap(), false, &shared).unwrap();
         fs::create_dir(path.join("dead")).unwrap();
         // A program whose interpreter is on the file system that will hang.
-        write(&path.join("program"), "#!/mnt/dead/interpreter\n");
-        fs::set_permissions(path.join("program"), fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&path.join("program"), "#!/mnt/dead/interpreter\n");
         Self(path)
     }
 
@@ -129,14 +127,22 @@ fn check_deadline(failure: &Value, stage: &str, deadline: Duration) {
     let last = failure["stages"].as_array().unwrap().last().unwrap();
     assert!(last["name"].as_str().unwrap().contains(stage), "{failure}");
     let ms: u64 = failure["stages"].as_array().unwrap().iter().map(|stage| stage["ms"].as_u64().unwrap()).sum();
-    assert!(Duration::from_millis(ms + 50) >= deadline && Duration::from_millis(ms) < deadline + LONG, "{failure}");
+    assert!(
+        Duration::from_millis(ms + 50) >= deadline && Duration::from_millis(ms) < deadline + LONG * slow(),
+        "{failure}"
+    );
     assert!(failure["message"].as_str().unwrap().contains(stage), "{failure}");
 }
 
-/// A log that pauses longer than this has noticed the verb that hangs, which takes three times as long.
-const STANDSTILL: Duration = Duration::from_millis(500);
+/// Enough for a verb to come to the stage in which it hangs, though somebody stands still for a second on the way.
+fn deadline() -> Duration {
+    Duration::from_secs(3) * slow()
+}
 
-const DEADLINE: Duration = Duration::from_millis(1500);
+/// A log that pauses longer than this has noticed the verb that hangs, which takes twice as long.
+fn standstill() -> Duration {
+    deadline() / 2
+}
 
 #[test]
 fn a_volume_that_hangs_delays_nothing_else_in_the_pod() {
@@ -153,20 +159,20 @@ fn a_volume_that_hangs_delays_nothing_else_in_the_pod() {
     let (verb, fds) = container.message(pod.rootfs());
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     let from = pod.log_lines("busy").len();
-    let asked = pod.connection.ask(&verb, &fds, DEADLINE);
+    let asked = pod.connection.ask(&verb, &fds, deadline());
 
     let mut answered = 0;
     let start = Instant::now();
-    while start.elapsed() < DEADLINE - Duration::from_millis(300) {
+    while start.elapsed() < deadline() - Duration::from_millis(300) {
         let (output, exit) = pod.exec("busy", &format!("e{answered}"), "echo alive");
         assert_eq!((output.as_str(), &exit["code"]), ("alive\n", &json!(0)));
         answered += 1;
     }
     assert!(answered > 0, "no exec was answered while a volume hangs");
     let failure = pod.connection.answer(asked).unwrap_err();
-    check_deadline(&failure, &format!("open volume {}", volume.display()), DEADLINE);
+    check_deadline(&failure, &format!("open volume {}", volume.display()), deadline());
     let gap = longest_gap(&pod, from);
-    assert!(gap < STANDSTILL * slow(), "the other container's log stood still for {gap:?}");
+    assert!(gap < standstill(), "the other container's log stood still for {gap:?}");
     assert_eq!(pod.hello()["containers"].as_object().unwrap().len(), 1);
     drop(dead);
     pod.stop();
@@ -183,9 +189,9 @@ fn a_verb_that_not_even_sigkill_ends_is_given_up_in_time() {
     let container = pod.container("stuck", "true").with("sources", sources);
     let (verb, fds) = container.message(pod.rootfs());
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-    let asked = pod.connection.ask(&verb, &fds, DEADLINE);
+    let asked = pod.connection.ask(&verb, &fds, deadline());
     let failure = pod.connection.answer(asked).unwrap_err();
-    check_deadline(&failure, &format!("open volume {}", volume.display()), DEADLINE);
+    check_deadline(&failure, &format!("open volume {}", volume.display()), deadline());
     server.join().unwrap();
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", pod.pid())).unwrap();
     let is_stage =
@@ -208,7 +214,7 @@ fn a_mount_that_hangs_inside_the_container_is_ended_with_it() {
     }));
     let (verb, fds) = container.message(pod.rootfs());
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-    let asked = pod.connection.ask(&verb, &fds, DEADLINE);
+    let asked = pod.connection.ask(&verb, &fds, deadline());
     let failure = pod.connection.answer(asked).unwrap_err();
     assert_eq!(failure["kind"], "deadline", "{failure}");
     let cgroup = cgroup::dir(&pod.cgroup_of("stuck"));
@@ -233,7 +239,7 @@ fn a_program_that_hangs_in_execve_fails_the_exec_and_nothing_else() {
     let none = json!({"stdin": false, "stdout": false, "stderr": false});
     for program in ["/mnt/program", "/mnt/dead/program"] {
         let document = memfd(&process(&[program]));
-        let asked = pod.connection.ask(&exec_verb("busy", program, &none, false), &[document.as_fd()], DEADLINE);
+        let asked = pod.connection.ask(&exec_verb("busy", program, &none, false), &[document.as_fd()], deadline());
         let (output, _) = pod.exec("busy", "fine", "echo alive");
         assert_eq!(output, "alive\n");
         let failure = pod.connection.answer(asked).unwrap_err();
@@ -248,7 +254,7 @@ fn a_program_that_hangs_in_execve_fails_the_exec_and_nothing_else() {
         if comms.is_empty() { Ok(()) } else { Err(comms) }
     });
     let gap = longest_gap(&pod, from);
-    assert!(gap < STANDSTILL * slow(), "the container's log stood still for {gap:?}");
+    assert!(gap < standstill(), "the container's log stood still for {gap:?}");
     pod.stop();
 }
 
@@ -260,9 +266,9 @@ fn a_first_program_that_hangs_in_execve_is_killed_at_the_deadline() {
     let container = shared.add_to(pod.container("stuck", "").spec("/process/args", json!(["/mnt/program"])));
     pod.create(&container).unwrap();
     let _dead = DeadFileSystem::mount(&shared.0.join("dead"));
-    let started = pod.connection.ask(&json!({"start": {"container": "stuck"}}), &[], DEADLINE);
+    let started = pod.connection.ask(&json!({"start": {"container": "stuck"}}), &[], deadline());
     let failure = pod.connection.answer(started).unwrap_err();
-    check_deadline(&failure, "execute the program", DEADLINE);
+    check_deadline(&failure, "execute the program", deadline());
     let exit = pod.exit("stuck");
     assert_eq!((&exit["code"], &exit["started_at"]), (&json!(128), &json!(0)));
     pod.delete("stuck").unwrap();

@@ -81,7 +81,7 @@ fn a_hook_that_hangs_delays_nothing_else_and_dies_at_the_deadline() {
     let (verb, fds) = container.message(pod.rootfs());
     let fds: Vec<_> = fds.iter().map(std::os::fd::AsFd::as_fd).collect();
     let begun = Instant::now();
-    let deadline = Duration::from_secs(3) * tests::slow();
+    let deadline = Duration::from_secs(6) * tests::slow();
     let hanging = pod.connection.ask(&verb, &fds, deadline);
     let hook = eventually("the hook runs", LONG, || {
         fs::read_to_string(seen(&pod, "createRuntime")).ok().filter(|pid| pid.ends_with('\n'))
