@@ -169,8 +169,11 @@ fn what_a_container_uses_is_told() {
     let stats: Value = serde_json::from_str(&told).expect("JSON of podman stats");
     assert_eq!(stats[0]["pids"], "1", "{stats}");
     assert!(stats[0]["mem_usage"].as_str().is_some_and(|usage| usage.ends_with(" / 67.11MB")), "{stats}");
-    let processes = podman.verb(&["top", "it", "pid", "comm"]).success();
-    assert!(processes.contains("sleep"), "{processes}");
+    // A container runs from the moment of its start; its program is executed a moment later.
+    eventually("its program is listed", Duration::from_secs(10), || {
+        let processes = podman.verb(&["top", "it", "pid", "comm"]).success();
+        if processes.contains("sleep") { Ok(()) } else { Err(processes) }
+    });
     podman.remove();
 }
 

@@ -192,7 +192,8 @@ fn events_goes_on_until_the_container_ends() {
     let container = limited(&world, json!({}));
     check_refused(&container.verb(&["events", "--interval", "0"]), 1, "duration interval must be greater than 0");
     let (mut events, path) = watch(&container, "20ms");
-    eventually("three lines of statistics", PATIENCE, || lines_of(&path).len() >= 3);
+    // The last one may still be on its way.
+    eventually("three lines of statistics", PATIENCE, || lines_of(&path).len() > 3);
     for line in &lines_of(&path)[..3] {
         assert!(line.starts_with("{\"type\":\"stats\","), "{line}");
     }

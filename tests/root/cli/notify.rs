@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::json;
-use tests::{World, eventually, output};
+use tests::{World, eventually, output, slow};
 
 use super::{Container, STAY};
 
@@ -27,7 +27,7 @@ impl<'a> Service<'a> {
         let container = Container::new(world, &script);
         let address = container.bundle.dir.join("manager.sock");
         let manager = UnixDatagram::bind(&address).expect("the manager's socket");
-        manager.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        manager.set_read_timeout(Some(PATIENCE * slow())).expect("a timeout");
         container.bundle.write_config();
         Service { container, manager, address }
     }

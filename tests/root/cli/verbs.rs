@@ -1,9 +1,10 @@
 //! pause, resume, ps, spec, features, help: what engines ask for beside the life of a container.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::{World, output};
+use tests::{World, eventually, output};
 
 use super::{Container, STAY, check_refused, is_ours};
 
@@ -52,10 +53,13 @@ fn ps_lists_the_processes_of_the_container_and_no_others() {
     let listed: BTreeSet<i64> =
         serde_json::from_str(&container.verb(&["ps", "--format", "json"]).success()).expect("JSON from ps");
     assert!(listed.contains(&container.state()["pid"].as_i64().expect("a number")), "{listed:?}");
-    let table = output(container.command(&["ps"]).args(["-o", "pid,args", "-e"])).success();
+    // The kernel tells a program's arguments a moment after it has closed what its caller waits for.
+    let table = eventually("its arguments are told", Duration::from_secs(10), || {
+        let table = output(container.command(&["ps"]).args(["-o", "pid,args", "-e"])).success();
+        if table.contains("sleep 1000") { Ok(table) } else { Err(table) }
+    });
     let (header, lines) = table.split_once('\n').expect("a header");
     assert_eq!(header.split_whitespace().collect::<Vec<_>>(), ["PID", "COMMAND"]);
-    assert!(lines.contains("sleep 1000"), "{table}");
     for line in lines.lines().filter(|line| !line.is_empty()) {
         let pid = line.split_whitespace().next().and_then(|pid| pid.parse::<u32>().ok()).expect("a number");
         let group = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();

@@ -38,6 +38,7 @@ fn a_container_that_may_trace_and_stop_an_exec_at_birth_finds_nothing_of_the_hos
     for _ in 0..tests::rounds(30) {
         assert_eq!(running.exec("true", json!({})).code, 0);
     }
+    drop(running);
     let escaped = fs::read_to_string(bundle.rootfs("escaped")).unwrap_or_default();
     assert_eq!(escaped, "", "the host's root was seen through these processes");
     let files = fs::read_to_string(bundle.rootfs("files")).unwrap();
@@ -114,7 +115,7 @@ fn an_exec_opens_nothing_of_what_stands_at_the_containers_proc() {
     }
     let _running = bundle.start();
     let mut exec = world.command("timeout");
-    exec.arg("20").arg(bundle.runtime().get_program()).args(bundle.runtime().get_args());
+    exec.arg((20 * tests::slow()).to_string()).arg(bundle.runtime().get_program()).args(bundle.runtime().get_args());
     exec.args(["exec", &bundle.id, "sh", "-c", "echo $HOME"]);
     assert_eq!(output(&mut exec).success(), "/root\n");
 }
