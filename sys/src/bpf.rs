@@ -65,6 +65,9 @@ const CGROUP_DEVICE: u32 = 6;
 const MOST_PROGRAMS: usize = 64;
 /// What the verifier may say about a program that it refuses.
 const LOG_BYTES: usize = 64 * 1024;
+/// How often a load is tried that signals interrupt. The verifier gives up with EAGAIN while one waits, instead of having the
+/// kernel restart the call (`do_check`, kernel/bpf/verifier.c); a process that is stopped, frozen or traced meets that too.
+const LOAD_ATTEMPTS: usize = 30;
 
 // Padding is what was on the stack, and the kernel reads every byte that it is told of: it takes it for a newer field, or
 // refuses what is not zero behind the last one that it knows (EINVAL). So no arguments have any.
@@ -232,10 +235,12 @@ fn load(name: &str, instructions: &[Instruction], log: &mut [u8]) -> nix::Result
         expected_attach_type: 0,
     };
     // SAFETY: the pointers are to `instruction_count` instructions, a C string and `log_size` writable bytes, all of which
-    // outlive the call.
-    let number = unsafe { bpf(PROG_LOAD, &mut arguments) }?;
+    // outlive the calls.
+    let mut attempt = || unsafe { bpf(PROG_LOAD, &mut arguments) };
+    let uninterrupted = (1..LOAD_ATTEMPTS).map(|_| attempt()).find(|loaded| *loaded != Err(Errno::EAGAIN));
+    let loaded = uninterrupted.unwrap_or_else(attempt);
     // SAFETY: the kernel has just opened it for us.
-    Ok(Program(unsafe { own(number) }))
+    loaded.map(|number| Program(unsafe { own(number) }))
 }
 
 fn load_failed(instructions: &[Instruction], errno: Errno) -> Error {

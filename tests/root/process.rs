@@ -55,6 +55,11 @@ fn ids_and_capabilities_are_exactly_what_was_asked_for() {
     probe(&["identity"]);
 }
 
+#[test]
+fn a_device_program_is_loaded_whatever_signals_interrupt_the_verifier() {
+    probe(&["interrupted-load"]);
+}
+
 /// A cgroup v2 directory of this test, removed at the end.
 struct Cgroup(PathBuf);
 

@@ -9,8 +9,10 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use sys::bpf::{Instruction, Program};
 use sys::mount::{self, Fs, MountFlags, Propagation};
 use sys::namespace::{self, CloneFlags, Kind};
 use sys::process::{self, CloneArgs, Exit, Fork, Pid, Process, Signal};
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         "pivot" => pivot_into_a_detached_mount(),
         "procfs" => write_past_a_mount_over_proc(),
         "identity" => change_ids_and_capabilities(),
+        "interrupted-load" => load_device_programs_under_signals(),
         "stranger" => connect_as_nobody(Path::new(&argument)),
         other => Err(anyhow::anyhow!("no scenario {other:?}")),
     };
@@ -312,4 +315,27 @@ fn change_ids_and_capabilities() -> Result<()> {
     }
     ensure!(u64::from_str_radix(&line("CapAmb:"), 16)? == 1 << 5 && line("NoNewPrivs:") == "1");
     Ok(())
+}
+
+/// The verifier gives up a program with EAGAIN as soon as a signal waits for the process that loads it.
+fn load_device_programs_under_signals() -> Result<()> {
+    let ourselves = process::PidFd::open(Pid::this())?;
+    let Fork::Parent(disturber) = process::fork()? else {
+        live(|| {
+            process::set_pdeathsig(Some(Signal::SIGKILL))?;
+            loop {
+                ourselves.send_signal(Signal::SIGSTOP)?;
+                ourselves.send_signal(Signal::SIGCONT)?;
+                sys::poll::poll(&[], Some(Duration::from_millis(1) * tests::slow()))?;
+            }
+        })
+    };
+    // BPF_MOV64_IMM r0, 1 and BPF_EXIT: long enough for a signal to come while the verifier looks at it.
+    let allow = Instruction { code: 0xb7, registers: 0, offset: 0, immediate: 1 };
+    let mut program = vec![allow; 1000];
+    program.push(Instruction { code: 0x95, registers: 0, offset: 0, immediate: 0 });
+    let loaded = (0..300).try_for_each(|_| Program::load_cgroup_device("interrupted", &program).map(drop));
+    process::PidFd::open(disturber.pid)?.send_signal(Signal::SIGKILL)?;
+    process::wait_for(disturber.pid)?;
+    loaded.map_err(Into::into)
 }
