@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
-use tests::{World, binary, output, slow, tool};
+use tests::{World, binary, output, slow, tool, write};
 
 /// The subnet of the tests' network.
 pub(crate) const SUBNET: &str = "10.88.0.0/16";
@@ -215,7 +215,12 @@ impl Pod {
     /// Starts a TCP server in the pod that tells each client its name and the client's address as it sees it. It ends
     /// after `clients` of them.
     pub(crate) fn serve(&self, port: u16, clients: usize) {
-        let listener = self.run(|| TcpListener::bind(("0.0.0.0", port)).expect("listen in the pod"));
+        let listener = self.run(|| {
+            // A closed socket whose last words nobody acknowledges, because their way was removed, would hold the namespace
+            // for a minute and a half (ip-sysctl.rst).
+            write(Path::new("/proc/sys/net/ipv4/tcp_orphan_retries"), "1");
+            TcpListener::bind(("0.0.0.0", port)).expect("listen in the pod")
+        });
         serve(listener, &self.id, clients);
     }
 }
