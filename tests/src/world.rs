@@ -165,6 +165,9 @@ impl Drop for World {
         for hierarchy in snapshot::hierarchies() {
             snapshot::remove_cgroup_tree(&hierarchy, &format!("/{}", self.name));
         }
+        // A thread that was joined may still be on its way out, and as long as it shares our root and working directory the
+        // kernel moves us into no other mount namespace.
+        unshare(CloneFlags::CLONE_FS).expect("a root and a working directory of our own");
         for (namespace, kind) in &self.home {
             setns(namespace, *kind).expect("back to the machine's namespaces");
         }
