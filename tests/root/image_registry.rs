@@ -1,7 +1,7 @@
 //! Debian's docker-registry as people run it: behind a token server, behind TLS with an authority of one's own, and with
 //! client certificates.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -222,8 +222,7 @@ impl TokenServer {
                 if stopping.load(Ordering::SeqCst) {
                     break;
                 }
-                let Some(line) = answer(connection, &token) else { continue };
-                remembered.lock().expect("no panic in the server").push(line);
+                _ = answer(connection, &token, &remembered);
             }
         });
         TokenServer { host, asked, stop, thread: Some(thread) }
@@ -242,13 +241,18 @@ impl Drop for TokenServer {
     }
 }
 
-/// Answers one request and returns its first line without the version.
-fn answer(mut connection: TcpStream, token: &str) -> Option<String> {
-    let mut lines = BufReader::new(connection.try_clone().ok()?).lines().map_while(Result::ok);
+/// Reads one request to its end, or the answer would be lost with the connection; remembers its first line without the
+/// version; and answers.
+fn answer(mut connection: TcpStream, token: &str, remembered: &Mutex<Vec<String>>) -> Option<()> {
+    let mut reader = BufReader::new(connection.try_clone().ok()?);
+    let mut lines = reader.by_ref().lines().map_while(Result::ok);
     let first = lines.next()?;
-    lines.find(String::is_empty)?;
+    let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    let length = head.iter().find_map(|line| line.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+    std::io::copy(&mut reader.take(length.unwrap_or(0)), &mut std::io::sink()).ok()?;
+    let (line, _version) = first.rsplit_once(' ')?;
+    remembered.lock().expect("no panic in the server").push(line.to_owned());
     let body = format!("{{\"token\":\"{token}\",\"expires_in\":300}}");
     let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
-    connection.write_all(format!("{head}{body}").as_bytes()).ok()?;
-    first.rsplit_once(' ').map(|(line, _version)| line.to_owned())
+    connection.write_all(format!("{head}{body}").as_bytes()).ok()
 }
