@@ -47,7 +47,8 @@ impl<'w> Node<'w> {
 
     #[track_caller]
     fn exec(&self, container: &str, script: &str) -> String {
-        let done = self.client.exec(container, &["sh", "-c", script], Duration::from_secs(30)).expect("an exec");
+        let deadline = Duration::from_secs(30) * tests::slow();
+        let done = self.client.exec(container, &["sh", "-c", script], deadline).expect("an exec");
         assert_eq!(done.exit_code, 0, "{}", String::from_utf8_lossy(&done.stderr));
         String::from_utf8(done.stdout).expect("text")
     }
@@ -61,9 +62,9 @@ fn two_stops_at_once_send_one_signal_and_share_one_clock() {
     eventually("the trap is set", Duration::from_secs(20), || node.log("trap").contains("ready"));
     let begin = Instant::now();
     std::thread::scope(|scope| {
-        for grace in [3, 600] {
+        for grace in [Duration::from_secs(3) * tests::slow(), Duration::from_secs(600)] {
             let (client, id) = (node.daemon.client(), &id);
-            scope.spawn(move || client.stop(id, Duration::from_secs(grace)).expect("a stop"));
+            scope.spawn(move || client.stop(id, grace).expect("a stop"));
         }
     });
     // The shorter grace counts for both: nobody waited for the other one's ten minutes.
@@ -91,7 +92,7 @@ fn an_exec_keeps_16_mib_of_each_stream_and_throws_the_rest_away() {
     let id = node.script("sleep", "sleep 100000");
     // One byte of it makes the answer as a whole longer than a message may be, so that both streams are not full.
     let script = ["sh", "-c", "yes | head -c 40000000 >/dev/null; yes | head -c 15000000"];
-    let done = node.client.exec(&id, &script, Duration::from_secs(60)).expect("an exec");
+    let done = node.client.exec(&id, &script, Duration::from_secs(60) * tests::slow()).expect("an exec");
     assert_eq!(done.stdout.len(), 15_000_000);
 }
 

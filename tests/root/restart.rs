@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proto::{ContainerState, PodSandboxState};
-use tests::{Cri, CriDaemon, Registry, World, eventually, images, pods, rounds};
+use tests::{Cri, CriDaemon, Registry, World, eventually, images, pods, rounds, slow};
 
 const IMAGE: &str = "registry.example/base:1";
 /// Pods that run through the crash.
@@ -70,13 +70,13 @@ fn twenty_chatty_pods_survive_a_crash_and_ten_seconds_without_a_daemon() {
     let running: Vec<Workload> = (0..rounds(RUNNING))
         .map(|index| start(&world, &daemon, &client, &format!("running-{index}"), &[&rate]))
         .collect();
-    // Each writes for three seconds, so that it ends while the daemon is down.
+    // Each writes for three seconds, times `SLOW`, so that it ends while the daemon is down.
+    let lines = 3 * u64::from(slow()) * per_second;
     let ending: Vec<(Workload, i32)> = (0..ENDING)
         .map(|index| {
             let code = 10 + index;
-            let lines = (3 * per_second).to_string();
             let name = format!("ending-{index}");
-            (start(&world, &daemon, &client, &name, &[&rate, &lines, &code.to_string()]), code)
+            (start(&world, &daemon, &client, &name, &[&rate, &lines.to_string(), &code.to_string()]), code)
         })
         .collect();
     for workload in running.iter().chain(ending.iter().map(|(workload, _)| workload)) {
@@ -111,6 +111,6 @@ fn twenty_chatty_pods_survive_a_crash_and_ten_seconds_without_a_daemon() {
     for (workload, code) in &ending {
         let status = client.status(&workload.container).expect("an ended container's status");
         assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, *code));
-        assert_eq!(assert_gapless(workload), 3 * per_second);
+        assert_eq!(assert_gapless(workload), lines);
     }
 }

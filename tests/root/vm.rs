@@ -11,24 +11,24 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::{Output, World, eventually, output, write};
 
-/// Enough for a guest that boots in 4 s.
-const ENOUGH: &str = "120";
+/// Enough seconds for a guest that boots in 4.
+const ENOUGH: u32 = 120;
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// The command that runs `script` in a guest.
-fn vm(world: &World, script: &str, seconds: &str) -> Command {
+/// The command that runs `script` in a guest, for at most so many seconds, times `SLOW`.
+fn vm(world: &World, script: &str, seconds: u32) -> Command {
     let image = std::env::var_os("ORLOP_VM_IMAGE").expect("ORLOP_VM_IMAGE: what scripts/vm-image prints");
     let job = world.new_dir("job");
     let run = job.join("run");
     write(&run, format!("#!/bin/sh\n{script}\n"));
     std::fs::set_permissions(run, PermissionsExt::from_mode(0o755)).expect("make the job executable");
     let mut command = world.command(env!("CARGO_BIN_EXE_vm"));
-    command.arg(PathBuf::from(image)).arg(job).arg(seconds);
+    command.arg(PathBuf::from(image)).arg(job).arg((seconds * tests::slow()).to_string());
     command
 }
 
 /// A guest whose job has said a word and goes on.
-fn running(world: &World, seconds: &str) -> Child {
+fn running(world: &World, seconds: u32) -> Child {
     let mut command = vm(world, "echo running; while :; do sleep 1; done", seconds);
     let mut runner =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start vm");
@@ -90,16 +90,15 @@ fn a_guest_that_ends_without_a_word_is_one_line_and_its_console() {
 #[test]
 fn a_guest_that_never_ends_is_ended_at_its_deadline() {
     let world = World::enter();
-    let seconds = (15 * tests::slow()).to_string();
-    let done = output(&mut vm(&world, "echo still here > /dev/console; while :; do sleep 1; done", &seconds));
+    let done = output(&mut vm(&world, "echo still here > /dev/console; while :; do sleep 1; done", 15));
+    let seconds = 15 * tests::slow();
     check_failed(&done, 124, &format!("the guest did not end in {seconds} s"), "still here");
 }
 
 #[test]
 fn a_guest_that_hangs_is_ended_at_its_deadline() {
     let world = World::enter();
-    let seconds = (15 * tests::slow()).to_string();
-    let mut runner = running(&world, &seconds);
+    let mut runner = running(&world, 15);
     let qemu = qemu_of(&runner);
     send(qemu, Signal::SIGSTOP);
     let code = runner.wait().expect("the runner").code();
