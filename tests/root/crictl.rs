@@ -126,9 +126,10 @@ fn a_pod_of_two_containers_lives_from_runp_to_rmp() {
     eventually("the client has fetched the page over localhost", Duration::from_secs(20), || {
         crictl.ok(&format!("logs {client}")).contains("It works!")
     });
-    let log = crictl.run(&format!("logs {server}"));
-    assert!(log.stdout.contains("serving"), "{log:?}");
-    assert!(log.stderr.contains("httpd"), "{log:?}");
+    eventually("both streams of the server are in its log", Duration::from_secs(20), || {
+        let log = crictl.run(&format!("logs {server}"));
+        if log.stdout.contains("serving") && log.stderr.contains("httpd") { Ok(()) } else { Err(log) }
+    });
 
     let running = crictl.json("ps -o json");
     let mut names: Vec<&str> = running["containers"]
