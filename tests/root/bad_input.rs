@@ -1,11 +1,23 @@
 //! What cannot be done is refused with one clear error: the right code, the thing's name, and nothing left behind.
 
 use std::fmt::Debug;
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
 use tests::{Cri, CriDaemon, Registry, Snapshot, World, eventually, images, output, pods, write};
 use tonic::{Code, Status};
+
+/// Whether a process runs that does a shim's work, or did. What it makes has its name too, in a mount namespace of its own.
+fn runs_a_stage() -> bool {
+    let namespace = |of: &str| fs::read_link(format!("/proc/{of}/ns/mnt")).ok();
+    let ours = namespace("thread-self");
+    let is_stage =
+        |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "orlop-stage\n");
+    let mut pids =
+        fs::read_dir("/proc").expect("/proc").flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    pids.any(|pid| is_stage(&pid) && namespace(&pid) == ours)
+}
 
 /// A node that has already run one pod, so that what a first pod leaves for the next ones (a bridge, lock files) is there.
 struct Node<'w> {
@@ -53,6 +65,8 @@ impl<'w> Node<'w> {
             let trees: Vec<&std::path::Path> = trees.iter().map(std::path::PathBuf::as_path).collect();
             self.world.snapshot(&trees)
         };
+        // A shim answers before the process that did the work has ended.
+        eventually("no verb's process is left", Duration::from_secs(10), || !runs_a_stage());
         let before = snapshot();
         let status = request(&self.client).expect_err("a refusal");
         assert_eq!(status.code(), code, "{}", status.message());
