@@ -1,16 +1,23 @@
 //! What people and monitoring ask of a node: logs, exec, stats, metrics, health.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tests::eventually;
+use tests::{eventually, write};
 
 use crate::cluster::stage::{POD_DEADLINE, Stage, container, runs};
 
 pub(super) fn logs_are_cut_followed_and_kept_across_a_restart(stage: &Stage<'_, '_>) {
-    let mut spec =
-        runs("for i in 1 2 3 4 5; do echo line $i; done; usleep 300000; echo oops >&2; sleep 4; echo late; exit 1");
+    // It ends when it is told to, however long the questions before take.
+    let gate = stage.world.new_dir("gate");
+    let mut spec = runs(
+        "for i in 1 2 3 4 5; do echo line $i; done; usleep 300000; echo oops >&2; \
+         until rm /gate/open 2>/dev/null; do usleep 100000; done; echo late; exit 1",
+    );
+    spec["containers"][0]["volumeMounts"] = json!([{ "name": "gate", "mountPath": "/gate" }]);
+    spec["volumes"] = json!([{ "name": "gate", "hostPath": { "path": gate, "type": "Directory" } }]);
     spec["restartPolicy"] = json!("OnFailure");
     stage.create("talker", &spec);
     eventually("it has spoken", POD_DEADLINE, || stage.run("logs talker").stdout.contains("oops"));
@@ -23,10 +30,13 @@ pub(super) fn logs_are_cut_followed_and_kept_across_a_restart(stage: &Stage<'_, 
 
     // Followed to its end, which comes with the container's.
     let mut follow =
-        stage.kubectl().command(&["--namespace", &stage.namespace, "logs", "talker", "--follow", "--tail=0"]);
-    let follow = follow.stdout(Stdio::piped()).spawn().expect("start kubectl");
-    let followed = String::from_utf8_lossy(&follow.wait_with_output().expect("kubectl's end").stdout).into_owned();
-    assert!(followed.lines().any(|line| line == "late"), "{followed}");
+        stage.kubectl().command(&["--namespace", &stage.namespace, "logs", "talker", "--follow", "--tail=1"]);
+    let mut follow = follow.stdout(Stdio::piped()).spawn().expect("start kubectl");
+    let mut followed = BufReader::new(follow.stdout.take().expect("its output")).lines().map_while(Result::ok);
+    assert_eq!(followed.next().as_deref(), Some("oops"));
+    write(&gate.join("open"), "");
+    assert_eq!(followed.collect::<Vec<_>>(), ["late"]);
+    follow.wait().expect("kubectl's end");
 
     stage.wait_for("talker", "restarted", POD_DEADLINE, |pod| {
         container(pod, "main")["restartCount"].as_u64() >= Some(1)

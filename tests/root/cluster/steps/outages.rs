@@ -92,11 +92,11 @@ pub(super) fn a_killed_kubelet_touches_nothing_when_it_is_back(stage: &Stage<'_,
         if started == PODS as u64 { Ok(events) } else { Err(started) }
     });
 
-    node.kubelet().kill();
-    node.kubelet().restart();
-    // The new process reports when it has looked at everything.
     let heartbeat = || node.object(stage.cluster).map(|node| condition(&node, "Ready")["lastHeartbeatTime"].clone());
+    node.kubelet().kill();
     let first = heartbeat().expect("the node");
+    node.kubelet().restart();
+    // The new process reports when it has looked at everything; the next time may be minutes later.
     eventually("the new kubelet reports", Duration::from_secs(60), || heartbeat().is_ok_and(|now| now != first));
     node.wait_until_ready(stage.cluster);
     let again = all_ready(stage, PODS);
