@@ -3,14 +3,14 @@
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::cgroup::{self, CPU_SHARE, MEMORY_LIMIT, by_version};
 use tests::{World, eventually, rounds};
 
-use crate::shim_client::{LONG, Pod, exec_verb, memfd, process};
+use crate::shim_client::{LONG, Pod, exec_verb, memfd, process, sandbox};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
@@ -95,13 +95,29 @@ fn verbs_for_the_wrong_state_say_which_state_it_is() {
     assert_eq!(pod.connection.call(&exec, &[document.as_fd()]).unwrap_err()["kind"], "not_running");
     pod.start_container("one").unwrap();
     assert_eq!(pod.start_container("one").unwrap_err()["kind"], "running");
-    let again = json!({"start_sandbox": crate::shim_client::sandbox()});
+    let again = json!({"start_sandbox": sandbox()});
     assert_eq!(pod.connection.call(&again, &[]).unwrap_err()["kind"], "exists");
     for id in ["../evil", "", ".hidden", "a/b"] {
         let evil = pod.container("one", "").with("container", json!(id));
         assert_eq!(pod.create(&evil).unwrap_err()["kind"], "invalid", "{id}");
     }
     pod.stop();
+}
+
+/// As a daemon does that was started after one that died in the middle of RunPodSandbox.
+#[test]
+fn a_sandbox_that_is_still_being_started_is_stopped_all_the_same() {
+    let world = World::enter();
+    for _ in 0..rounds(10) {
+        let mut pod = Pod::bare(&world);
+        let cgroup = pod.cgroup_of("reaper");
+        let mut sandbox = sandbox();
+        sandbox["reaper"] = json!({"cgroup": cgroup, "oom_score_adj": null});
+        pod.connection.ask(&json!({"start_sandbox": sandbox}), &[], LONG);
+        pod.connection.call(&json!("stop_sandbox"), &[]).unwrap();
+        assert_eq!(world.cgroup_dirs(&cgroup), Vec::<PathBuf>::new());
+        pod.expect_end();
+    }
 }
 
 #[test]

@@ -215,7 +215,10 @@ impl Shim {
                 let container = self.containers.iter().find(|container| container.key == *key);
                 container.is_none_or(|container| container.has_exited())
             }
-            Step::Stopping => self.has_nothing_alive(),
+            Step::Stopping => {
+                let undoes = |task: &Task| matches!(task.step, Step::Stage(_, Job::Undo));
+                self.has_nothing_alive() && !self.tasks.iter().any(undoes)
+            }
             Step::Stage(..) | Step::Starting(_) | Step::Executing(_) => false,
         }
     }

@@ -67,6 +67,8 @@ pub(crate) enum Job {
     Poststart(u64),
     /// The removal of an ended container's cgroup.
     Delete(u64),
+    /// The removal of what a sandbox that could not be started has left.
+    Undo,
     /// The removal of all cgroups of the sandbox.
     StopSandbox,
 }

@@ -73,7 +73,7 @@ pub(crate) fn finish(shim: &mut Shim, job: Job, ended: Ended, result: Result) {
         Job::Create(container) => create::finish(shim, container, ended, result),
         Job::Exec(exec) => exec::finish(shim, exec, ended, result),
         Job::ReopenLog(container) => reopen_log::finish(shim, container, ended, result),
-        Job::Plain => shim.answer(ended, result.map(|_| Answer::Done)),
+        Job::Plain | Job::Undo => shim.answer(ended, result.map(|_| Answer::Done)),
         Job::Sweep(container) => shim.swept(container, result.map(|_| ())),
         Job::Abandon(container) => create::cleaned_up(shim, container, result.map(|_| ())),
         Job::Poststart(container) => start::hooks_ended(shim, container, ended, result),

@@ -9,7 +9,7 @@ use crate::sandbox::{Lifecycle, Reaper, RunningSandbox};
 use crate::shared_memory::SharedMemory;
 use crate::stage::{Reporter, Work};
 use crate::supervisor::Shim;
-use crate::task::Job;
+use crate::task::{Job, Step, Task};
 use shim_protocol::{Answer, ErrorKind, Failure, Process, Sandbox, SandboxProcess};
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -114,6 +114,14 @@ pub(super) fn finish(shim: &mut Shim, ended: Ended, result: Result) {
     }
 }
 
+/// Ends a start that is under way: the sandbox is to be stopped.
+pub(super) fn give_up(shim: &mut Shim) {
+    let is_it = |task: &&Task| matches!(task.step, Step::Stage(_, Job::StartSandbox));
+    if let Some(key) = shim.tasks.iter().find(is_it).map(|task| task.key) {
+        shim.give_up(key, failure(ErrorKind::NotRunning, "the sandbox was stopped before it was started"));
+    }
+}
+
 /// Removes what a sandbox that could not be started has left on the host. A stage child that failed has removed the reaper's
 /// cgroup itself.
 fn undo(shim: &mut Shim, ended: &Ended) {
@@ -124,7 +132,7 @@ fn undo(shim: &mut Shim, ended: &Ended) {
         note(format_args!("unmount the pod's /dev/shm: {}", chain(&error)));
     }
     let Some(reaper) = sandbox.reaper.filter(|_| !ended.is_clean) else { return };
-    let order = Order::own(SWEEP + Duration::from_secs(1), Job::Plain);
+    let order = Order::own(SWEEP + Duration::from_secs(1), Job::Undo);
     let begun = shim.begin_stage(order, Vec::new(), move |_, stage| {
         // It ends with its stage child, which held the other end of its pipe.
         stage.cgroups.delete(&reaper.cgroup)?;

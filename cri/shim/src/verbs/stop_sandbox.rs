@@ -1,18 +1,21 @@
 //! `StopSandbox`: the end of all containers, of the reaper, and of the shim.
 
 use super::{Begun, Request};
-use crate::failure::failure;
 use crate::progress::{Ended, Order, Result};
 use crate::report::{Outcome, Place};
 use crate::sandbox::Lifecycle;
 use crate::stages::Stages;
 use crate::supervisor::Shim;
 use crate::task::{Job, Step};
-use shim_protocol::{Answer, ErrorKind};
+use shim_protocol::Answer;
 use std::time::Instant;
 use sys::signal::Signal;
 
 pub(super) fn begin(shim: &mut Shim, request: Request) -> Begun {
+    if matches!(shim.lifecycle, Lifecycle::Starting(_)) {
+        // Whoever asked for it may be gone, and the next daemon wants nothing of it.
+        super::start_sandbox::give_up(shim);
+    }
     match &mut shim.lifecycle {
         Lifecycle::Running(sandbox) => {
             sandbox.stopping = true;
@@ -20,13 +23,13 @@ pub(super) fn begin(shim: &mut Shim, request: Request) -> Begun {
                 let _ = reaper.pidfd.send_signal(Signal::SIGKILL);
             }
         }
-        Lifecycle::Starting(_) => {
-            return Err(failure(ErrorKind::Running, "the sandbox is still being started"));
-        }
+        // What a start has left is being removed.
+        Lifecycle::Over if !shim.tasks.is_empty() => {}
         Lifecycle::Fresh | Lifecycle::Over => {
             shim.lifecycle = Lifecycle::Over;
             return Ok(Some(Answer::Done));
         }
+        Lifecycle::Starting(_) => return Err(super::unexpected()),
     }
     let keys: Vec<u64> = shim.containers.iter().map(|container| container.key).collect();
     keys.into_iter().for_each(|key| shim.end(key));
