@@ -114,6 +114,8 @@ pub(crate) struct Container {
     /// Held by whoever writes the record, and the record is read below it: what is on disk never goes back in time.
     pub(crate) writing: Mutex<()>,
     life: watch::Sender<Life>,
+    /// Held by whoever makes its life go on and tells so: its start is told before its end.
+    pub(crate) telling: Mutex<()>,
     /// When the stop signal was sent and when its grace ends: a repeated stop neither sends it again nor waits anew.
     stopping: Mutex<Option<Instant>>,
     /// Held by the verb that changes the container: start, remove, update.
@@ -128,6 +130,7 @@ impl Container {
             record: Mutex::new(Arc::new(record)),
             writing: Mutex::default(),
             life: watch::Sender::new(life),
+            telling: Mutex::default(),
             stopping: Mutex::default(),
             gate: tokio::sync::Mutex::default(),
         }

@@ -117,15 +117,29 @@ impl Pods {
         self.early_exits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A container's program runs since then, in nanoseconds since 1970. Told once, by whoever hears of it first.
+    pub(crate) fn begin_container(&self, container: &Container, since: i64) {
+        let _order = container.telling.lock().unwrap_or_else(PoisonError::into_inner);
+        let Life::Created(process) = container.life() else { return };
+        container.change(|record| record.started_at = since);
+        container.live(Life::Running(process));
+        self.tell(&container.id, &container.sandbox, ContainerEventType::ContainerStartedEvent);
+    }
+
     /// A container has ended: recorded first, then told.
     pub(crate) async fn end_container(self: &Arc<Self>, container: &Arc<Container>, ended: Ended) {
         if matches!(container.life(), Life::Exited(_)) {
             return;
         }
+        if ended.started_at > 0 {
+            // Whoever started it may not have come to say so.
+            self.begin_container(container, ended.started_at);
+        }
         container.change(|record| record.ended = Some(ended.clone()));
         if let Err(failure) = self.keep_container(container).await {
             tracing::error!(container = container.id, error = chain(&failure), "an exit is not recorded");
         }
+        let _order = container.telling.lock().unwrap_or_else(PoisonError::into_inner);
         if container.live(Life::Exited(ended)) {
             self.cpu.forget(&container.id);
             self.tell(&container.id, &container.sandbox, ContainerEventType::ContainerStoppedEvent);

@@ -6,7 +6,6 @@ use crate::failure::{Failure, Result, chain};
 use crate::host::now;
 use crate::pods::Pods;
 use crate::shim::CallError;
-use proto::ContainerEventType;
 use shim_protocol::{ContainerRef, ErrorKind, Verb};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,11 +24,11 @@ pub(crate) async fn start_container(pods: &Arc<Pods>, id: &str) -> Result<()> {
 }
 
 async fn start(pods: &Arc<Pods>, container: &Arc<Container>) -> Result<()> {
-    let process = match container.life() {
-        Life::Created(process) => process,
+    match container.life() {
+        Life::Created(_) => {}
         Life::Running(_) => return Err(Failure::state(format!("container {} is running", container.id))),
         Life::Exited(_) => return Err(Failure::state(format!("container {} has ended", container.id))),
-    };
+    }
     let shim = super::shim_of(pods, container)?;
     let what = format!("start container {}", container.record().metadata().name);
     let verb = Verb::Start(ContainerRef { container: container.id.clone() });
@@ -46,10 +45,7 @@ async fn start(pods: &Arc<Pods>, container: &Arc<Container>) -> Result<()> {
         }
         Err(error) => return Err(call(&what, error)),
     }
-    container.change(|record| record.started_at = now());
-    if container.live(Life::Running(process)) {
-        pods.tell(&container.id, &container.sandbox, ContainerEventType::ContainerStartedEvent);
-    }
+    pods.begin_container(container, now());
     // It runs, and so it is told; after a restart its shim says so again, whether or not it was written here.
     if let Err(failure) = pods.keep_container(container).await {
         tracing::error!(container = container.id, error = chain(&failure), "a start is not recorded");
