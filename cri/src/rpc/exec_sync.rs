@@ -50,7 +50,7 @@ pub(crate) async fn exec_sync(pods: &Arc<Pods>, request: ExecSyncRequest) -> Res
     let shim = super::shim_of(pods, &container)?;
     let (preparer, id, cmd) = (Arc::clone(pods), container.id.clone(), request.cmd.clone());
     let prepared = blocking("prepare an exec", move || prepare(&preparer, &id, cmd)).await?;
-    let running = Running::begin(shim, &container.id, prepared, timeout).await?;
+    let running = Running::begin(shim, &container.id, &request.cmd, prepared, timeout).await?;
     // If the client leaves, dropping this future drops `running`, which kills the process.
     running.finish(&request.cmd).await
 }
@@ -93,7 +93,13 @@ struct Running {
 }
 
 impl Running {
-    async fn begin(shim: Arc<Shim>, container: &str, prepared: Prepared, timeout: Option<Duration>) -> Result<Running> {
+    async fn begin(
+        shim: Arc<Shim>,
+        container: &str,
+        cmd: &[String],
+        prepared: Prepared,
+        timeout: Option<Duration>,
+    ) -> Result<Running> {
         let what = format!("exec in container {container}");
         let exec = crate::index::new_id();
         let verb = Verb::Exec(Box::new(Exec {
@@ -121,7 +127,7 @@ impl Running {
                     running.shim.forget_exit(&running.exec);
                 }
                 Err(match error {
-                    CallError::Failed(failure) if failure.kind == ErrorKind::Deadline => timed_out(&what, timeout),
+                    CallError::Failed(failure) if failure.kind == ErrorKind::Deadline => timed_out(cmd, timeout),
                     other => call(&what, other),
                 })
             }
@@ -151,7 +157,7 @@ impl Running {
             end(&self.shim, &self.exec, exit, DIE).await;
             self.over = true;
             self.shim.forget_exit(&self.exec);
-            return Err(timed_out(&format!("exec {cmd:?}"), deadline.map(|(_, timeout)| timeout)));
+            return Err(timed_out(cmd, deadline.map(|(_, timeout)| timeout)));
         };
         self.over = true;
         let exit = ended.map_err(|_| Failure::new(tonic::Code::Unavailable, "the pod's shim died during the exec"))?;
@@ -204,9 +210,9 @@ fn fit(stdout: &mut Vec<u8>, stderr: &mut Vec<u8>, limit: usize) {
     stderr.truncate(for_stderr.min(limit - stdout.len()));
 }
 
-fn timed_out(what: &str, timeout: Option<Duration>) -> Failure {
+fn timed_out(cmd: &[String], timeout: Option<Duration>) -> Failure {
     let seconds = timeout.unwrap_or(START).as_secs();
-    Failure::new(tonic::Code::DeadlineExceeded, format!("{what}: timed out after {seconds} s and was killed"))
+    Failure::new(tonic::Code::DeadlineExceeded, format!("exec {cmd:?}: timed out after {seconds} s and was killed"))
 }
 
 /// Reads for ever; keeps what fits.
