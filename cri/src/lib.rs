@@ -46,7 +46,7 @@ use pull_service::PullService;
 use service::Service;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 
@@ -149,14 +149,18 @@ fn open(config: Config) -> Result<(Pods, sys::fs::Lock), Error> {
     let root = config.root.join("cri");
     let step = |what: &str| format!("{what} below {}", root.display());
     records::make_private_dir(&root).map_err(|error| Error::new(step("make directories"), error))?;
-    let lock = sys::fs::try_lock_exclusive(root.join("lock")).map_err(|error| Error::new(step("lock"), error))?;
+    let lock = patiently(|lock| matches!(lock, Ok(None)), || sys::fs::try_lock_exclusive(root.join("lock")));
+    let lock = lock.map_err(|error| Error::new(step("lock"), error))?;
     let lock = lock.ok_or_else(|| Error::new(step("lock"), "another daemon holds it"))?;
     let records = |error| Error::new(step("open the records"), error);
     let sandbox_records = records::Records::open(root.join("sandboxes")).map_err(records)?;
     let container_records = records::Records::open(root.join("containers")).map_err(records)?;
-    let images =
-        image::Store::open(&config.root.join("image"), image_config(config.parallel_layers, config.proxies.clone()))
-            .map_err(|error| Error::new("open the image store", error))?;
+    let settings = || image_config(config.parallel_layers, config.proxies.clone());
+    let images = patiently(
+        |store| matches!(store, Err(image::OpenError::InUse { .. })),
+        || image::Store::open(&config.root.join("image"), settings()),
+    );
+    let images = images.map_err(|error| Error::new("open the image store", error))?;
     let layout = cgroup::Layout::detect().map_err(|error| Error::new("find the host's cgroups", error))?;
     // A kubelet waits two minutes for StopPodSandbox, in which more is to be done than DEL.
     let del = config.cni.timeout.min(Duration::from_mins(1));
@@ -187,6 +191,23 @@ fn open(config: Config) -> Result<(Pods, sys::fs::Lock), Error> {
     Ok((pods, lock))
 }
 
+/// How long a killed daemon's locks may be held by a child that has been forked and has not executed its program yet.
+const ORPHANED: Duration = Duration::from_secs(5);
+
+/// Tries something again for as long as it is held by somebody else, but not for ever: it may be a daemon that lives.
+/// Blocks.
+fn patiently<T>(is_held: impl Fn(&T) -> bool, mut attempt: impl FnMut() -> T) -> T {
+    let until = Instant::now() + ORPHANED;
+    loop {
+        let result = attempt();
+        if !is_held(&result) || Instant::now() >= until {
+            return result;
+        }
+        #[expect(clippy::disallowed_methods, reason = "nothing announces that a lock is let go of by its last holder")]
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// [`Daemon::recover`], then [`Daemon::serve`].
 ///
 /// # Errors
@@ -197,4 +218,29 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     Daemon::recover(config).await?.serve(listener, shutdown).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_a_killed_daemon_s_child_holds_for_a_moment_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let mut held = Some(sys::fs::lock_exclusive(&path).unwrap());
+        let mut attempts = 0;
+        let lock = patiently(
+            |lock| matches!(lock, Ok(None)),
+            || {
+                attempts += 1;
+                if attempts == 3 {
+                    drop(held.take());
+                }
+                sys::fs::try_lock_exclusive(&path)
+            },
+        );
+        assert!(lock.unwrap().is_some());
+        assert!(attempts >= 3);
+    }
 }
