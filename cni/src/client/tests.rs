@@ -277,25 +277,32 @@ fn a_plugin_that_hangs_is_killed_with_its_children() {
     let script =
         format!("[ $CNI_COMMAND = ADD ] || exit 0\nsleep 1000 & echo $! > {log}/child\necho started >&2; wait");
     node.plugin("only", &script);
-    let limit = Duration::from_millis(500);
+    let limit = Duration::from_secs(3);
     let deadlines = Deadlines { add: limit, ..Deadlines::default() };
     let networks = Networks::with_deadlines(&node.path("net.d"), &[node.path("bin")], &node.path("cache"), deadlines);
     let before = Instant::now();
     let error = text(&networks.add(&attachment()).unwrap_err());
-    assert!(error.contains("did not end within 500ms and was killed; stderr: \"started\""), "{error}");
+    assert!(error.contains("did not end within 3s and was killed; stderr: \"started\""), "{error}");
     assert!(before.elapsed() < Duration::from_secs(30));
     let child = node.log("child");
-    let state = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
-    assert!(state.is_empty() || state.contains(" Z "), "the child survived: {state}");
+    // The signal was sent to all; each dies when the kernel lets it run.
+    loop {
+        let state = std::fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+        if state.is_empty() || state.contains(" Z ") {
+            break;
+        }
+        assert!(before.elapsed() < Duration::from_secs(30), "the child survived: {state}");
+        let _ = nix::poll::poll(&mut [], 10_u16);
+    }
 }
 
 #[test]
 fn a_plugin_whose_child_keeps_its_output_open_is_not_waited_for() {
     let node = Node::new(ONE_PLUGIN);
-    node.plugin("only", &format!("[ $CNI_COMMAND = ADD ] || exit 0\nsleep 5 & {RESULT}"));
+    node.plugin("only", &format!("[ $CNI_COMMAND = ADD ] || exit 0\nsleep 30 & {RESULT}"));
     let before = Instant::now();
     node.networks().add(&attachment()).unwrap();
-    assert!(before.elapsed() < Duration::from_secs(4), "waited for the child");
+    assert!(before.elapsed() < Duration::from_secs(25), "waited for the child");
 }
 
 #[test]
