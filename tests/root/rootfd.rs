@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use sys::Errno;
 use sys::at::{OFlag, RenameFlags, SFlag};
@@ -11,8 +12,11 @@ use sys::mount::{Fs, MountFlags};
 use sys::namespace::CloneFlags;
 use sys::rootfd::RootFd;
 
-/// Runs `attack` over and over on a second thread until `work` returns; how often it ran.
-fn against(attack: impl Fn() + Sync, work: impl FnOnce()) -> u64 {
+/// How long whoever attacks may take to come to it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs `attack` over and over on a second thread until `work` returns, which is told how often it ran so far.
+fn against(attack: impl Fn() + Sync, work: impl FnOnce(&AtomicU64)) {
     struct Stop<'a>(&'a AtomicBool);
     impl Drop for Stop<'_> {
         fn drop(&mut self) {
@@ -31,9 +35,8 @@ fn against(attack: impl Fn() + Sync, work: impl FnOnce()) -> u64 {
         while rounds.load(Ordering::Relaxed) == 0 {
             std::thread::yield_now();
         }
-        work();
+        work(&rounds);
     });
-    rounds.load(Ordering::Relaxed)
 }
 
 /// One entry of a tree: everything that an escape would change.
@@ -74,13 +77,20 @@ impl Trap {
         sys::at::renameat(&self.root, "target", &self.root, "other", RenameFlags::RENAME_EXCHANGE).unwrap();
     }
 
-    /// Does `work` 10,000 times while the two are swapped; the canary must be as before.
+    /// Does `work` 10,000 times and more while the two are swapped; the canary must be as before.
     fn spring(&self, work: impl Fn(&RootFd, usize)) {
         const TRIES: usize = 10_000;
         let before = tree(&self.canary);
-        let swaps = against(|| self.swap(), || (0..TRIES).for_each(|number| work(&self.root, number)));
+        let begun = Instant::now();
+        let few = |swaps: &AtomicU64| swaps.load(Ordering::Relaxed) <= 100;
+        let run = |swaps: &AtomicU64| {
+            // Whoever swaps may stand still, but not for ever.
+            let waits = || few(swaps) && begun.elapsed() < PATIENCE * tests::slow();
+            (0..).take_while(|number| *number < TRIES || waits()).for_each(|number| work(&self.root, number));
+            assert!(!few(swaps), "only {swaps:?} swaps: that was no race");
+        };
+        against(|| self.swap(), run);
         assert_eq!(tree(&self.canary), before);
-        assert!(swaps > 100, "only {swaps} swaps: that was no race");
     }
 }
 
@@ -168,8 +178,10 @@ fn paths_with_dot_dot_resolve_in_a_storm_of_mounts_and_renames() {
     };
     let path = Path::new("a/b/c/../../b/c/../../../a/b/c/..");
     let mut refused_at_first = 0;
-    against(storm, || {
-        for _ in 0..tests::rounds(20_000) {
+    against(storm, |_| {
+        let (begun, mut number) = (Instant::now(), 0);
+        while number < tests::rounds(20_000) || (refused_at_first == 0 && begun.elapsed() < PATIENCE * tests::slow()) {
+            number += 1;
             assert_eq!(root.metadata(path).unwrap().ino(), expected);
             refused_at_first += u32::from(one_attempt(&root, path) == Err(Errno::EAGAIN));
         }
