@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sys::poll::Interest;
-use tests::World;
+use tests::{World, slow};
 
 use super::bundle::{Bundle, message};
 
@@ -37,7 +37,7 @@ impl Agent {
                     return;
                 }
                 let [listener]: [OwnedFd; 1] = fds.try_into().expect("one fd beside the message");
-                let asked = sys::poll::poll(&[(listener.as_fd(), Interest::READ)], Some(PATIENCE)).unwrap();
+                let asked = sys::poll::poll(&[(listener.as_fd(), Interest::READ)], Some(PATIENCE * slow())).unwrap();
                 assert!(!asked[0].is_empty(), "nobody asked");
                 tell.send(serde_json::from_slice(&buffer[..length]).unwrap()).unwrap();
             }
@@ -46,7 +46,7 @@ impl Agent {
     }
 
     fn told(&self) -> Value {
-        self.told.recv_timeout(PATIENCE).expect("an agent that was asked")
+        self.told.recv_timeout(PATIENCE * slow()).expect("an agent that was asked")
     }
 }
 
