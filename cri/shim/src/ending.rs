@@ -99,6 +99,7 @@ impl Shim {
 
     /// Writes the exit record, then tells everyone.
     fn conclude(&mut self, key: u64) {
+        self.hear_last_oom(key);
         let Some(container) = self.containers.iter_mut().find(|container| container.key == key) else { return };
         let Life::Ending(ending) = std::mem::replace(&mut container.life, Life::Creating) else { return };
         let changes = container.stdio.close();
@@ -120,6 +121,15 @@ impl Shim {
         let Some(ended) = self.take_task(is_it) else { return };
         let unheard = || failure(ErrorKind::Start, "its first process ended before the program ran");
         self.answer(ended, Err(refused.unwrap_or_else(unheard)));
+    }
+
+    /// A container may have run out of memory, and ended of it, since the last look at its watch.
+    fn hear_last_oom(&mut self, key: u64) {
+        let container = self.containers.iter().find(|container| container.key == key);
+        let watch = container.and_then(|container| container.oom.as_ref());
+        if watch.is_some_and(|watch| sys::poll::is_readable(watch).unwrap_or(false)) {
+            self.hear_oom(key);
+        }
     }
 
     /// The OOM killer may have been at work in a container's cgroup.

@@ -33,7 +33,9 @@ impl Ended {
             Status::Code(code) => (code, None),
             Status::Signal { signal, .. } => (128 + signal, Some(signal)),
         };
-        Exit { process, code, signal, oom_killed: false, started_at, finished_at: self.at }
+        // One that ended at once may be reaped before we look at whether its program runs.
+        let finished_at = self.at.max(started_at);
+        Exit { process, code, signal, oom_killed: false, started_at, finished_at }
     }
 }
 
@@ -159,5 +161,17 @@ fn told(status: Status) -> String {
     match status {
         Status::Code(code) => format!("ended with code {code} and without a word"),
         Status::Signal { signal, .. } => format!("was killed by signal {signal}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_process_has_finished_before_it_was_started() {
+        let ended = Ended { pid: 7, status: Status::Code(0), at: 1000 };
+        let finished_at = |started_at| ended.exit(Process { pid: 7, start_time: 1 }, started_at).finished_at;
+        assert_eq!([0, 999, 1001].map(finished_at), [1000, 1000, 1001]);
     }
 }
