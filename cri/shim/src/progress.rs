@@ -26,6 +26,8 @@ pub(crate) struct Ended {
     /// Its stage child, if there was one, has failed and cleaned up. If it has made something that can't be taken over, or
     /// was ended, nobody has.
     pub(crate) is_clean: bool,
+    /// Its stage child, if that has not reported its end itself: it may live on for a moment, though it is killed.
+    pub(crate) child: Option<PidFd>,
     /// What its stage child has cloned.
     born: Option<PidFd>,
 }
@@ -33,7 +35,7 @@ pub(crate) struct Ended {
 impl Ended {
     fn of(task: Task) -> (Self, Step) {
         let Task { call, deadline, stages, step, born, .. } = task;
-        (Self { call, deadline, stages, is_clean: true, born }, step)
+        (Self { call, deadline, stages, is_clean: true, child: None, born }, step)
     }
 
     /// Kills what would be left of a stage child's work that can't be taken over.
@@ -156,8 +158,8 @@ impl Shim {
         if result.is_err() && !is_clean {
             ended.kill_born();
         }
-        if let Step::Stage(_, job) = step {
-            verbs::finish(self, job, Ended { is_clean, ..ended }, result);
+        if let Step::Stage(child, job) = step {
+            verbs::finish(self, job, Ended { is_clean, child: child.into_pidfd(), ..ended }, result);
         }
         self.forget_unclaimed();
     }
@@ -186,9 +188,9 @@ impl Shim {
         self.read_notes(index);
         let (ended, step) = Ended::of(self.tasks.swap_remove(index));
         match step {
-            Step::Stage(_, job) => {
+            Step::Stage(child, job) => {
                 ended.kill_born();
-                verbs::finish(self, job, Ended { is_clean: false, ..ended }, Err(why));
+                verbs::finish(self, job, Ended { is_clean: false, child: child.into_pidfd(), ..ended }, Err(why));
             }
             Step::Starting(container) => verbs::start::give_up(self, container, ended, why),
             Step::Executing(exec) => verbs::exec::give_up(self, exec, ended, why),

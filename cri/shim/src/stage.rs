@@ -179,6 +179,11 @@ impl StageChild {
         notes.map(|note| (begun(&note), note)).collect()
     }
 
+    /// Its pidfd, for who waits for its end.
+    pub(crate) fn into_pidfd(self) -> Option<PidFd> {
+        self.pidfd
+    }
+
     /// Kills it. One that hangs inside the kernel dies when that lets go of it; nothing waits for that.
     pub(crate) fn kill(&self) {
         let _ = self.pidfd.as_ref().map(|pidfd| pidfd.send_signal(Signal::SIGKILL));

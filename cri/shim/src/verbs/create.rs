@@ -23,10 +23,15 @@ use oci_runtime::{Created, Gate, Inputs, Parent, Plan, Root, StdioFds};
 use oci_spec::runtime::Spec;
 use shim_protocol::{Answer, Create, ErrorKind, Failure, Process};
 use std::fs::File;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
+use sys::poll::{Interest, poll};
 use sys::process::PidFd;
+
+/// How long a stage child that was killed may take to come back from its last system call. One that hangs in a volume does not
+/// come back, and makes nothing.
+const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// The most containers of one pod: [`shim_protocol::State`] tells them all in one message.
 pub(super) const CONTAINERS_LIMIT: usize = 200;
@@ -246,7 +251,7 @@ fn watch_oom(place: &Place, cgroups: &Cgroups) -> Option<[OwnedFd; 2]> {
 }
 
 /// The stage child has made the container, or not.
-pub(super) fn finish(shim: &mut Shim, key: u64, ended: Ended, result: Result) {
+pub(super) fn finish(shim: &mut Shim, key: u64, mut ended: Ended, result: Result) {
     let result = match result {
         Ok((Outcome::Created(told), fds)) => {
             let adopted = adopt(shim, key, &told, fds);
@@ -269,7 +274,8 @@ pub(super) fn finish(shim: &mut Shim, key: u64, ended: Ended, result: Result) {
             if !ended.is_clean {
                 ended.kill_born();
             }
-            abandon(shim, key, ended.is_clean);
+            let child = ended.child.take();
+            abandon(shim, key, ended.is_clean, child);
             shim.answer(ended, Err(failure));
         }
     }
@@ -313,14 +319,18 @@ fn adopt(shim: &mut Shim, key: u64, told: &NewContainer, fds: Vec<OwnedFd>) -> s
 
 /// Gives up a container that could not be created. A stage child that failed has cleaned up; one that was killed has
 /// left what [`Place`] tells, and its container waits behind a gate that nobody can open, or hangs.
-fn abandon(shim: &mut Shim, key: u64, is_clean: bool) {
+fn abandon(shim: &mut Shim, key: u64, is_clean: bool, child: Option<PidFd>) {
     let Some(container) = shim.container_of(key) else { return };
     let Some(cgroup) = container.cgroup().filter(|_| !is_clean).map(str::to_owned) else { return forget(shim, key) };
     let is_its_own = container.has_cgroup;
     let (id, place) = (container.id.clone(), container.place.clone());
     container.life = Life::Abandoned { given_up: false };
-    let order = Order::own(SWEEP + Duration::from_secs(1), Job::Abandon(key));
-    let begun = shim.begin_stage(order, Vec::new(), move |_, stage| {
+    let order = Order::own(LAST_CALL + SWEEP + Duration::from_secs(1), Job::Abandon(key));
+    let child = child.map(OwnedFd::from).into_iter().collect();
+    let begun = shim.begin_stage(order, child, move |child, stage| {
+        // A cgroup that it is about to make is made before it dies.
+        let children: Vec<_> = child.iter().map(|child| (child.as_fd(), Interest::READ)).collect();
+        let _ = poll(&children, Some(LAST_CALL));
         if is_its_own {
             stage.cgroups.kill_all(&cgroup, SWEEP)?;
             stage.cgroups.delete(&cgroup)?;
