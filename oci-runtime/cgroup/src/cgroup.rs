@@ -19,6 +19,10 @@ use crate::{
 /// dying process leaves its cgroup a moment before or after its parent can reap it.
 const DELETE_TRIES: u32 = 9;
 
+/// How often it tries in all as long as no process is listed: all that is in there has begun to die, and is listed no more. It
+/// may wait for a processor, not for long: these are ten seconds.
+const DYING_TRIES: u32 = DELETE_TRIES + 38;
+
 /// What a cgroup's owner may write (Linux 4.15), and what is in there on every kernel.
 const DELEGATE: &str = "/sys/kernel/cgroup/delegate";
 const DELEGATED: &str = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n";
@@ -368,7 +372,7 @@ fn collect_processes(dir: &Dir, pids: &mut Vec<i32>) -> Result<()> {
 /// Removes a cgroup, from the leaves up, with patience for processes that are on their way out.
 fn remove_tree(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
     let root = &hierarchy.root;
-    for attempt in 0..DELETE_TRIES {
+    for attempt in 0..DYING_TRIES {
         match root.remove(path) {
             Ok(()) => return Ok(()),
             Err(Errno::ENOENT | Errno::ENODEV) => return hierarchy.still_there(),
@@ -380,9 +384,19 @@ fn remove_tree(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
         if root.remove(path).is_ok() {
             return Ok(());
         }
-        pause(Duration::from_millis(1 << attempt));
+        if attempt >= DELETE_TRIES && is_populated(root, path) {
+            break;
+        }
+        pause(Duration::from_millis(1 << attempt.min(DELETE_TRIES - 1)));
     }
     Err(Error::Remove { path: root.path().join(path), source: Errno::EBUSY })
+}
+
+/// Whether a process is listed in a cgroup or below it.
+fn is_populated(root: &Dir, path: &Path) -> bool {
+    let mut pids = Vec::new();
+    let listed = root.subdir(path).and_then(|dir| collect_processes(&dir, &mut pids));
+    listed.is_ok() && !pids.is_empty()
 }
 
 /// Best effort: what cannot be removed makes the parent's own removal fail.

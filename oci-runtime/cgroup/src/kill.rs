@@ -27,7 +27,8 @@ impl Cgroup {
     /// Processes that have ended but were not reaped yet do not count: they use nothing and hold nothing.
     pub fn kill(&self, deadline: Duration) -> Result<()> {
         let end = Instant::now() + deadline;
-        if self.kill_unified()? {
+        let mut tried = self.kill_unified()?;
+        if tried {
             self.thaw()?;
             self.wait_unpopulated(end)?;
         }
@@ -35,7 +36,8 @@ impl Cgroup {
         let mut step = Duration::from_micros(200);
         let mut unfrozen = None;
         while !self.processes()?.is_empty() {
-            if Instant::now() > end {
+            // A deadline that passed while nobody let us run is no reason to spare them.
+            if tried && Instant::now() > end {
                 let path = self.members().first().map(|member| member.dir.path().to_owned()).unwrap_or_default();
                 let populated = Error::Deadline { path, state: "empty", seconds: deadline.as_secs() };
                 return Err(unfrozen.unwrap_or(populated));
@@ -45,6 +47,7 @@ impl Cgroup {
                 // What is forked meanwhile is on the next list.
                 Some(_) => self.signal_each(Signal::SIGKILL.into())?,
             }
+            tried = true;
             pause(step);
             step = (step * 2).min(Duration::from_millis(50));
         }
@@ -142,6 +145,17 @@ mod tests {
 
     #[test]
     fn processes_are_killed_although_one_cannot_be_frozen() {
+        check_killed(Duration::from_millis(300));
+    }
+
+    #[test]
+    fn processes_are_killed_although_the_deadline_has_passed() {
+        check_killed(Duration::ZERO);
+    }
+
+    /// Checks that a process is killed which can't be frozen, nor seen to leave the list of its cgroup.
+    #[track_caller]
+    fn check_killed(deadline: Duration) {
         let mut sleeper = std::process::Command::new("sleep").arg("1000").spawn().expect("a process");
         let fixture = Fixture::new(&[
             ("c/cgroup.procs", &format!("{}\n", sleeper.id())),
@@ -151,7 +165,7 @@ mod tests {
         let layout = Layout::fixture(vec![(Kind::V2, fixture.dir.path().to_owned())]).expect("a layout");
         let cgroup = Cgroup::open(&layout, "/c").expect("a cgroup");
         // The list in the fixture stays as it is.
-        let error = cgroup.kill(Duration::from_millis(300)).expect_err("a process is left").to_string();
+        let error = cgroup.kill(deadline).expect_err("a process is left").to_string();
         let process = PidFd::open(Pid::from_raw(sleeper.id().cast_signed())).expect("its pidfd");
         let ended = sys::poll::poll(&[(process.as_fd(), sys::poll::Interest::READ)], Some(Duration::from_secs(10)));
         sleeper.kill().and_then(|()| sleeper.wait()).expect("its end");
