@@ -258,13 +258,15 @@ impl Running {
             files
                 .extend(self.outputs.iter().filter_map(|output| Some((output.file.as_ref()?.as_fd(), Interest::READ))));
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let is_last_look = left.is_some_and(|left| left.is_zero());
             let ready = sys::poll::poll(&files, left)?;
             let ended = ready.first().is_some_and(|process| !process.is_empty());
             self.outputs.iter_mut().for_each(Output::take);
             if ended {
                 return self.pidfd.wait().map(Some);
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            // It may have ended in time while nobody let us look.
+            if is_last_look {
                 self.pidfd.send_signal(Signal::SIGKILL)?;
                 return self.pidfd.wait().map(|_| None);
             }
