@@ -73,7 +73,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
     /// A volume beside a canary that no subPath may reach.
     struct Fixture(tempfile::TempDir);
@@ -147,19 +147,20 @@ mod tests {
         let fixture = Fixture::new();
         symlink(fixture.place("canary"), fixture.place("volume/link")).unwrap();
         let volume = fs::File::open(fixture.place("volume")).unwrap();
-        let done = AtomicBool::new(false);
+        let (done, swaps) = (AtomicBool::new(false), AtomicU32::new(0));
         let inside = fixture.inode("volume/dir");
         let mut opened = 0;
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                for _ in 0..1000 {
+                while !done.load(Ordering::Relaxed) {
                     at::renameat(&volume, "dir", &volume, "link", at::RenameFlags::RENAME_EXCHANGE).unwrap();
+                    swaps.fetch_add(1, Ordering::Relaxed);
                     std::thread::yield_now();
                 }
-                done.store(true, Ordering::Relaxed);
             });
             let mut number = 0;
-            while !done.load(Ordering::Relaxed) {
+            // Either thread may stand still while the other goes on: both have to get somewhere.
+            while swaps.load(Ordering::Relaxed) < 1000 || (opened == 0 && number < 1_000_000) {
                 number += 1;
                 if let Ok(inode) = fixture.open("dir") {
                     assert_eq!(inode, inside);
@@ -168,6 +169,7 @@ mod tests {
                 // Made in the folder, or refused; never made in the canary.
                 let _ = fixture.open(&format!("dir/{number}"));
             }
+            done.store(true, Ordering::Relaxed);
         });
         assert!(fixture.canary_is_unchanged());
         assert!(opened > 0, "no attempt met the folder");

@@ -15,17 +15,15 @@ pub(super) async fn ask(host: &str, port: u16, timeout: Duration) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpListener;
 
     #[tokio::test]
     async fn a_port_that_listens_is_well_and_one_that_does_not_is_named() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let (socket, port) = crate::probes::check::tests::closed_port();
         let timeout = Duration::from_secs(5);
-        assert_eq!(ask("127.0.0.1", port, timeout).await, Answer::Success);
-        drop(listener);
         let refused = format!("dial tcp 127.0.0.1:{port}: connect: connection refused");
         assert_eq!(ask("127.0.0.1", port, timeout).await, Answer::Failure(refused));
+        let _listener = socket.listen(1).unwrap();
+        assert_eq!(ask("127.0.0.1", port, timeout).await, Answer::Success);
     }
 
     #[tokio::test]

@@ -187,13 +187,20 @@ async fn what_fails_is_told_in_gos_words() {
     let server = Server::start("127.0.0.1", |_| String::new()).await;
     let url = format!("http://127.0.0.1:{}/", server.port);
     check_failure(&ask(&get("/", &[]), server.port, LONG).await, &format!("Get \"{url}\": EOF"));
-    let short = Duration::from_millis(100);
-    // Nothing is accepted while the only connection's head is awaited.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
     let late = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
-    check_failure(&ask(&get("/", &[]), port, short).await, &format!("Get \"http://127.0.0.1:{port}/\": {late}"));
-    drop(silent);
+    let accepted = async {
+        let connection = silent.accept().await.unwrap();
+        // What comes next is the deadline.
+        tokio::time::pause();
+        connection
+    };
+    let action = get("/", &[]);
+    let (answer, _connection) = tokio::join!(ask(&action, port, LONG), accepted);
+    tokio::time::resume();
+    check_failure(&answer, &format!("Get \"http://127.0.0.1:{port}/\": {late}"));
+    let (_socket, port) = crate::probes::check::tests::closed_port();
     let refused = format!("Get \"http://127.0.0.1:{port}/\": dial tcp 127.0.0.1:{port}: connect: connection refused");
     check_failure(&ask(&get("/", &[]), port, LONG).await, &refused);
 }
