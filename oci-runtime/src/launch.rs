@@ -120,6 +120,8 @@ pub(crate) struct Launched {
     /// Clock ticks since boot; 0 if it had ended already, which [`Launched::hear`] explains.
     pub(crate) start_time: u64,
     parent: Parent,
+    /// Who made it, if that was not its creator. It ends with its word of that, and is in the container's cgroup until then.
+    maker: Option<PidFd>,
     /// What it said last that it would do.
     stage: String,
     /// What was strange but no failure.
@@ -173,6 +175,7 @@ pub(crate) fn launch(
         status,
         start_time: 0,
         parent: launch.parent,
+        maker: None,
         stage: FIRST_STAGE.to_owned(),
         warnings: Vec::new(),
         asked: None,
@@ -255,9 +258,9 @@ impl Launched {
                 break PidFd::from_fd(born);
             }
         };
-        if let (Parent::Caller, Some(first)) = (self.parent, &self.child.pidfd) {
-            // It has ended with this message.
-            let _ = first.wait();
+        self.maker = self.child.pidfd.take();
+        if let (Parent::Caller, Some(maker)) = (self.parent, &self.maker) {
+            let _ = maker.wait();
         }
         // The number comes from the pidfd: nobody in the container can name another process than one of it.
         let pid = procfs.pid_of(&born);
@@ -362,13 +365,13 @@ impl Launched {
         let _ = pidfd.send_signal(Signal::SIGKILL);
         match self.parent {
             Parent::Caller => drop(pidfd.wait()),
-            Parent::CallersParent => drop(wait_for_end(pidfd)),
+            Parent::CallersParent => [Some(pidfd), self.maker.as_ref()].into_iter().flatten().for_each(wait_for_end),
         }
     }
 }
 
 /// Until the process has left its cgroup, so that the cgroup can be removed.
-fn wait_for_end(pidfd: &PidFd) -> sys::Result<()> {
+fn wait_for_end(pidfd: &PidFd) {
     let patience = Some(std::time::Duration::from_secs(1));
-    sys::poll::poll(&[(pidfd.as_fd(), Interest::READ)], patience).map(drop)
+    let _ = sys::poll::poll(&[(pidfd.as_fd(), Interest::READ)], patience);
 }
