@@ -27,12 +27,11 @@ shift 3
 RUNTIME=$runtime unshare --mount sh -c '
 	mount -t tmpfs -o mode=755 tmpfs /run && mkdir /run/tmp && export TMPDIR=/run/tmp && cd "$1" || exit 99
 	printf "%s" "$PATIENT" >/run/tmp/patient && chmod 755 /run/tmp/patient
-	ITSELF=$RUNTIME
-	export ITSELF
-	[ "$2" != killsig ] || RUNTIME=/run/tmp/patient
+	ITSELF=$RUNTIME PROGRAM=$2 RUNTIME=/run/tmp/patient
+	export ITSELF PROGRAM
 	"./$2"
 	status=$?
-	for id in $("$RUNTIME" list -q); do "$RUNTIME" delete --force "$id"; done >/dev/null 2>&1
+	for id in $("$ITSELF" list -q); do "$ITSELF" delete --force "$id"; done >/dev/null 2>&1
 	exit $status' sh "$folder" "$program"
 status=$?
 for dir in "$@"; do
@@ -42,17 +41,32 @@ done
 exit $status
 "#;
 
-/// The runtime `$ITSELF`, except that `kill` comes when the container's shell waits for its child. killsig sends its signals as soon
-/// as the container runs; where a verb takes a few milliseconds, the shell has not set its trap then, or not begun to wait.
+/// The runtime `$ITSELF`, except for two verbs, where the programs are in a hurry.
+///
+/// `kill` of killsig comes when the container's shell waits for its child. It sends its signals as soon as the container runs;
+/// where a verb takes a few milliseconds, the shell has not set its trap then, or not begun to wait.
+///
+/// `state` of a container that runs answers later on a slow machine: all but kill and killsig give a container ten seconds to
+/// end, wherever they run.
 const PATIENT: &str = r#"#!/bin/sh
-if [ "$1" = kill ]; then
+case $PROGRAM,$1 in
+killsig,kill)
 	pid=$("$ITSELF" state "$2" | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p')
 	tries=1000
 	until [ -n "$(cat "/proc/$pid/task/$pid/children")" ] && grep -q '^State:.*S' "/proc/$pid/status" || [ $tries = 0 ]; do
 		tries=$((tries - 1))
 		sleep 0.01
 	done
-fi
+	;;
+kill,* | killsig,*) ;;
+*,state)
+	tries=$(((${SLOW:-1} - 1) * 100))
+	while [ $tries -gt 0 ] && "$ITSELF" state "$2" | grep -q '"status": *"running"'; do
+		tries=$((tries - 1))
+		sleep 0.1
+	done
+	;;
+esac
 exec "$ITSELF" "$@"
 "#;
 
