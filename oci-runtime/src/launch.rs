@@ -120,8 +120,6 @@ pub(crate) struct Launched {
     /// Clock ticks since boot; 0 if it had ended already, which [`Launched::hear`] explains.
     pub(crate) start_time: u64,
     parent: Parent,
-    /// Who made it, if that was not its creator. It ends with its word of that, and is in the container's cgroup until then.
-    maker: Option<PidFd>,
     /// What it said last that it would do.
     stage: String,
     /// What was strange but no failure.
@@ -175,7 +173,6 @@ pub(crate) fn launch(
         status,
         start_time: 0,
         parent: launch.parent,
-        maker: None,
         stage: FIRST_STAGE.to_owned(),
         warnings: Vec::new(),
         asked: None,
@@ -258,9 +255,11 @@ impl Launched {
                 break PidFd::from_fd(born);
             }
         };
-        self.maker = self.child.pidfd.take();
-        if let (Parent::Caller, Some(maker)) = (self.parent, &self.maker) {
-            let _ = maker.wait();
+        // It ends with this message, and is in the container's cgroup until then.
+        match (self.parent, self.child.pidfd.take()) {
+            (Parent::Caller, Some(first)) => drop(first.wait()),
+            (Parent::CallersParent, Some(first)) => wait_for_end(&first),
+            (_, None) => {}
         }
         // The number comes from the pidfd: nobody in the container can name another process than one of it.
         let pid = procfs.pid_of(&born);
@@ -365,7 +364,7 @@ impl Launched {
         let _ = pidfd.send_signal(Signal::SIGKILL);
         match self.parent {
             Parent::Caller => drop(pidfd.wait()),
-            Parent::CallersParent => [Some(pidfd), self.maker.as_ref()].into_iter().flatten().for_each(wait_for_end),
+            Parent::CallersParent => wait_for_end(pidfd),
         }
     }
 }

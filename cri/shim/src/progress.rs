@@ -26,7 +26,7 @@ pub(crate) struct Ended {
     /// Its stage child, if there was one, has failed and cleaned up. If it has made something that can't be taken over, or
     /// was ended, nobody has.
     pub(crate) is_clean: bool,
-    /// Its stage child, if that has not reported its end itself: it may live on for a moment, though it is killed.
+    /// Its stage child, if it had one: it may live on for a moment, though it has reported its end or is killed.
     pub(crate) child: Option<PidFd>,
     /// What its stage child has cloned.
     born: Option<PidFd>,

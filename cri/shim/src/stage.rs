@@ -5,16 +5,17 @@
 //! `CLONE_PARENT` are the shim's children. It ends with its verb; at the deadline it is killed.
 
 use crate::cgroups::Cgroups;
-use crate::failure::internal;
+use crate::failure::{failure, internal};
 use crate::process::Inherited;
 use crate::report::{Note, Outcome, Report};
-use shim_protocol::{CodecError, Failure, MAX_MESSAGE, decode, encode};
+use shim_protocol::{CodecError, ErrorKind, Failure, MAX_MESSAGE, decode, encode};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use sys::Errno;
+use sys::poll::{Interest, poll};
 use sys::process::{CloneArgs, Fork, PidFd};
 use sys::signal::Signal;
 
@@ -179,7 +180,7 @@ impl StageChild {
         notes.map(|note| (begun(&note), note)).collect()
     }
 
-    /// Its pidfd, for who waits for its end.
+    /// Its pidfd, for [`see_off`].
     pub(crate) fn into_pidfd(self) -> Option<PidFd> {
         self.pidfd
     }
@@ -194,4 +195,22 @@ impl AsFd for StageChild {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.reports.as_fd()
     }
+}
+
+/// How long a stage child that was killed may take to come back from its last system call. One that hangs in a volume does not
+/// come back, and makes nothing.
+pub(crate) const LAST_CALL: Duration = Duration::from_secs(2);
+
+/// Waits in one stage child for the end of another, which was killed and whose pidfd this is: what it is about to make is made
+/// before it dies. Without a pidfd there is none.
+///
+/// # Errors
+/// It is still there after [`LAST_CALL`].
+pub(crate) fn see_off(child: &[OwnedFd]) -> Result<(), Failure> {
+    let pidfds: Vec<_> = child.iter().map(|pidfd| (pidfd.as_fd(), Interest::READ)).collect();
+    let ended =
+        pidfds.is_empty() || poll(&pidfds, Some(LAST_CALL)).is_ok_and(|seen| seen.iter().any(|one| !one.is_empty()));
+    let lives_on =
+        || failure(ErrorKind::Internal, "a stage's process was killed and has not ended: it may leave something");
+    ended.then_some(()).ok_or_else(lives_on)
 }

@@ -392,11 +392,13 @@ fn remove_tree(hierarchy: &Hierarchy, path: &Path) -> Result<()> {
     Err(Error::Remove { path: root.path().join(path), source: Errno::EBUSY })
 }
 
-/// Whether a process is listed in a cgroup or below it.
+/// Whether a process is listed in a cgroup or below it, or nobody knows.
 fn is_populated(root: &Dir, path: &Path) -> bool {
     let mut pids = Vec::new();
-    let listed = root.subdir(path).and_then(|dir| collect_processes(&dir, &mut pids));
-    listed.is_ok() && !pids.is_empty()
+    match root.subdir(path).and_then(|dir| collect_processes(&dir, &mut pids)) {
+        Ok(()) => !pids.is_empty(),
+        Err(error) => !error.is_gone(),
+    }
 }
 
 /// Best effort: what cannot be removed makes the parent's own removal fail.

@@ -11,7 +11,7 @@ use crate::log::{LogFile, Stream};
 use crate::progress::{Ended, Order, Result};
 use crate::report::{NewContainer, Note, Outcome, Place, Report};
 use crate::sandbox::Lifecycle;
-use crate::stage::{Reporter, Work};
+use crate::stage::{LAST_CALL, Reporter, Work, see_off};
 use crate::state_dir::is_plain_name;
 use crate::stdio::{Output, Stdio};
 use crate::supervisor::Shim;
@@ -23,15 +23,10 @@ use oci_runtime::{Created, Gate, Inputs, Parent, Plan, Root, StdioFds};
 use oci_spec::runtime::Spec;
 use shim_protocol::{Answer, Create, ErrorKind, Failure, Process};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
-use sys::poll::{Interest, poll};
 use sys::process::PidFd;
-
-/// How long a stage child that was killed may take to come back from its last system call. One that hangs in a volume does not
-/// come back, and makes nothing.
-const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// The most containers of one pod: [`shim_protocol::State`] tells them all in one message.
 pub(super) const CONTAINERS_LIMIT: usize = 200;
@@ -328,9 +323,7 @@ fn abandon(shim: &mut Shim, key: u64, is_clean: bool, child: Option<PidFd>) {
     let order = Order::own(LAST_CALL + SWEEP + Duration::from_secs(1), Job::Abandon(key));
     let child = child.map(OwnedFd::from).into_iter().collect();
     let begun = shim.begin_stage(order, child, move |child, stage| {
-        // A cgroup that it is about to make is made before it dies.
-        let children: Vec<_> = child.iter().map(|child| (child.as_fd(), Interest::READ)).collect();
-        let _ = poll(&children, Some(LAST_CALL));
+        let seen_off = see_off(&child);
         if is_its_own {
             stage.cgroups.kill_all(&cgroup, SWEEP)?;
             stage.cgroups.delete(&cgroup)?;
@@ -340,7 +333,7 @@ fn abandon(shim: &mut Shim, key: u64, is_clean: bool, child: Option<PidFd>) {
             let _ = stage.cgroups.delete(&cgroup);
             place.map_or(Ok(()), |place| place.leave_groups())?;
         }
-        Ok((Outcome::Done, Vec::new()))
+        seen_off.map(|()| (Outcome::Done, Vec::new()))
     });
     if let Err(failure) = begun {
         cleaned_up(shim, key, Err(failure));

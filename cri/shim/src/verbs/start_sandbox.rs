@@ -7,13 +7,13 @@ use crate::progress::{Ended, Order, Result};
 use crate::report::Outcome;
 use crate::sandbox::{Lifecycle, Reaper, RunningSandbox};
 use crate::shared_memory::SharedMemory;
-use crate::stage::{Reporter, Work};
+use crate::stage::{LAST_CALL, Reporter, Work, see_off};
 use crate::supervisor::Shim;
 use crate::task::{Job, Step, Task};
 use shim_protocol::{Answer, ErrorKind, Failure, Process, Sandbox, SandboxProcess};
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use sys::netlink::route::{self, RouteSocket};
 use sys::process::{CloneFlags, PidFd};
 
@@ -94,7 +94,7 @@ fn prepare(sandbox: &Sandbox, reporter: &Reporter) -> Work {
 }
 
 /// The stage child has ended.
-pub(super) fn finish(shim: &mut Shim, ended: Ended, result: Result) {
+pub(super) fn finish(shim: &mut Shim, mut ended: Ended, result: Result) {
     let result = result.and_then(|(outcome, fds)| match outcome {
         Outcome::Sandbox { reaper } => running(shim, reaper, fds),
         _ => Err(super::unexpected()),
@@ -108,7 +108,7 @@ pub(super) fn finish(shim: &mut Shim, ended: Ended, result: Result) {
             }
         }
         Err(failure) => {
-            undo(shim, &ended);
+            undo(shim, &mut ended);
             shim.answer(ended, Err(failure));
         }
     }
@@ -124,7 +124,7 @@ pub(super) fn give_up(shim: &mut Shim) {
 
 /// Removes what a sandbox that could not be started has left on the host. A stage child that failed has removed the reaper's
 /// cgroup itself.
-fn undo(shim: &mut Shim, ended: &Ended) {
+fn undo(shim: &mut Shim, ended: &mut Ended) {
     ended.kill_born();
     let Lifecycle::Starting(starting) = std::mem::replace(&mut shim.lifecycle, Lifecycle::Over) else { return };
     let (sandbox, shared_memory) = *starting;
@@ -132,11 +132,19 @@ fn undo(shim: &mut Shim, ended: &Ended) {
         note(format_args!("unmount the pod's /dev/shm: {}", chain(&error)));
     }
     let Some(reaper) = sandbox.reaper.filter(|_| !ended.is_clean) else { return };
-    let order = Order::own(SWEEP + Duration::from_secs(1), Job::Undo);
-    let begun = shim.begin_stage(order, Vec::new(), move |_, stage| {
-        // It ends with its stage child, which held the other end of its pipe.
-        stage.cgroups.delete(&reaper.cgroup)?;
-        Ok((Outcome::Done, Vec::new()))
+    let order = Order::own(LAST_CALL + SWEEP + Duration::from_secs(1), Job::Undo);
+    let child = ended.child.take().map(OwnedFd::from).into_iter().collect();
+    let begun = shim.begin_stage(order, child, move |child, stage| {
+        let seen_off = see_off(&child);
+        // It ends with its stage child, which held the other end of its pipe, as soon as it gets to that. Others in there would
+        // be a stranger's.
+        let until = Instant::now() + SWEEP;
+        while let Err(failure) = stage.cgroups.delete(&reaper.cgroup) {
+            if Instant::now() >= until {
+                return Err(failure);
+            }
+        }
+        seen_off.map(|()| (Outcome::Done, Vec::new()))
     });
     if let Err(failure) = begun {
         note(format_args!("remove the reaper's cgroup: {failure}"));
