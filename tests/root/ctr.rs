@@ -105,7 +105,7 @@ fn a_process_joins_a_container() {
     let node = Node::start(&world);
     node.started(&[]);
     // A container runs from the moment of its start; its program is executed a moment later.
-    let script = "until grep -q '^sleep$' /proc/1/comm; do sleep 0.1; done; cat /proc/1/comm; exit 4";
+    let script = "i=0; until grep -q '^sleep$' /proc/1/comm || [ $i = 600 ]; do i=$((i + 1)); sleep 0.1; done; cat /proc/1/comm; exit 4";
     let told = node.ctr(&["task", "exec", "--exec-id", "one", "it", "sh", "-c", script]);
     assert_eq!((told.code, told.stdout.as_str()), (4, "sleep\n"), "{}", told.stderr);
     node.remove();

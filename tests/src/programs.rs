@@ -115,11 +115,11 @@ pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
 /// If that fails.
 #[track_caller]
 pub fn write_program(path: &Path, script: impl AsRef<[u8]>) {
-    let mut install = Command::new("install");
-    install.args(["-m", "755", "/dev/stdin"]).arg(path).stdin(Stdio::piped());
-    let mut install = install.spawn().expect("start install");
-    let given = install.stdin.take().map(|mut stdin| stdin.write_all(script.as_ref()));
-    let written = install.wait().is_ok_and(|status| status.success());
+    let mut writer = Command::new("sh");
+    writer.args(["-c", "cat >\"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
+    let mut writer = writer.spawn().expect("start a shell");
+    let given = writer.stdin.take().map(|mut stdin| stdin.write_all(script.as_ref()));
+    let written = writer.wait().is_ok_and(|status| status.success());
     assert!(written && given.is_some_and(|given| given.is_ok()), "write {}", path.display());
 }
 

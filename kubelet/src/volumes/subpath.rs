@@ -147,20 +147,29 @@ mod tests {
         let fixture = Fixture::new();
         symlink(fixture.place("canary"), fixture.place("volume/link")).unwrap();
         let volume = fs::File::open(fixture.place("volume")).unwrap();
+        /// Ends the swapping, after a failed assertion too.
+        struct Done<'a>(&'a AtomicBool);
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
         let (done, swaps) = (AtomicBool::new(false), AtomicU32::new(0));
         let inside = fixture.inode("volume/dir");
         let mut opened = 0;
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let swapper = scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
                     at::renameat(&volume, "dir", &volume, "link", at::RenameFlags::RENAME_EXCHANGE).unwrap();
                     swaps.fetch_add(1, Ordering::Relaxed);
                     std::thread::yield_now();
                 }
             });
+            let _done = Done(&done);
             let mut number = 0;
             // Either thread may stand still while the other goes on: both have to get somewhere.
             while swaps.load(Ordering::Relaxed) < 1000 || (opened == 0 && number < 1_000_000) {
+                assert!(!swapper.is_finished(), "the swapper failed");
                 number += 1;
                 if let Ok(inode) = fixture.open("dir") {
                     assert_eq!(inode, inside);
@@ -169,7 +178,6 @@ mod tests {
                 // Made in the folder, or refused; never made in the canary.
                 let _ = fixture.open(&format!("dir/{number}"));
             }
-            done.store(true, Ordering::Relaxed);
         });
         assert!(fixture.canary_is_unchanged());
         assert!(opened > 0, "no attempt met the folder");
