@@ -75,7 +75,9 @@ fn a_job_s_output_and_exit_code_are_its_runner_s() {
 #[test]
 fn a_guest_whose_kernel_panics_is_one_line_and_its_console() {
     let world = World::enter();
-    let done = output(&mut vm(&world, "echo before; echo c > /proc/sysrq-trigger; sleep 1000", ENOUGH));
+    // stty waits until all that was written has left the line (TCSADRAIN): a panic takes the rest along.
+    let script = "echo before; stty -echo; echo c > /proc/sysrq-trigger; sleep 1000";
+    let done = output(&mut vm(&world, script, ENOUGH));
     assert_eq!(done.stdout, "before\n");
     check_failed(&done, 125, "the guest's kernel panicked: sysrq triggered crash", "Call Trace:");
 }
