@@ -12,7 +12,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use cgroup::Cgroup;
 use sys::Errno;
 use sys::namespace::{self, Kind};
-use sys::poll::Interest;
 use sys::process::{Child, CloneArgs, CloneFlags, Fork, Pid, PidFd, Signal, clone3, exit_now};
 use sys::procfs::ProcFd;
 
@@ -371,6 +370,5 @@ impl Launched {
 
 /// Until the process has left its cgroup, so that the cgroup can be removed.
 fn wait_for_end(pidfd: &PidFd) {
-    let patience = Some(std::time::Duration::from_secs(1));
-    let _ = sys::poll::poll(&[(pidfd.as_fd(), Interest::READ)], patience);
+    let _ = pidfd.ends_within(std::time::Duration::from_secs(1));
 }

@@ -15,7 +15,6 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use sys::Errno;
-use sys::poll::{Interest, poll};
 use sys::process::{CloneArgs, Fork, PidFd};
 use sys::signal::Signal;
 
@@ -202,15 +201,16 @@ impl AsFd for StageChild {
 pub(crate) const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// Waits in one stage child for the end of another, which was killed and whose pidfd this is: what it is about to make is made
-/// before it dies. Without a pidfd there is none.
+/// before it dies.
 ///
 /// # Errors
 /// It is still there after [`LAST_CALL`].
-pub(crate) fn see_off(child: &[OwnedFd]) -> Result<(), Failure> {
-    let pidfds: Vec<_> = child.iter().map(|pidfd| (pidfd.as_fd(), Interest::READ)).collect();
-    let ended =
-        pidfds.is_empty() || poll(&pidfds, Some(LAST_CALL)).is_ok_and(|seen| seen.iter().any(|one| !one.is_empty()));
-    let lives_on =
-        || failure(ErrorKind::Internal, "a stage's process was killed and has not ended: it may leave something");
-    ended.then_some(()).ok_or_else(lives_on)
+pub(crate) fn see_off(child: Vec<OwnedFd>) -> Result<(), Failure> {
+    for pidfd in child {
+        if !PidFd::from_fd(pidfd).ends_within(LAST_CALL).unwrap_or(false) {
+            let lives_on = "a stage's process was killed and has not ended: it may leave something";
+            return Err(failure(ErrorKind::Internal, lives_on));
+        }
+    }
+    Ok(())
 }

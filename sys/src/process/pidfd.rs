@@ -1,6 +1,7 @@
 //! [`PidFd`]: a process that can't be mistaken for another (pidfd_open(2)).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::libc;
 
@@ -9,6 +10,7 @@ use super::wait::{self, Exit};
 use crate::Errno;
 use crate::error::{Error, Result, fd};
 use crate::fd::own;
+use crate::poll::{Interest, poll};
 use crate::signal::Number;
 
 /// A handle to a process. It becomes readable when the process has ended.
@@ -79,6 +81,13 @@ impl PidFd {
                 return Ok(exit);
             }
         }
+    }
+
+    /// Waits until the process has ended, whose child it may be and whether or not it was reaped, for `patience` at most; true
+    /// if it has (pidfd_open(2), poll(2)).
+    pub fn ends_within(&self, patience: Duration) -> Result<bool> {
+        let happened = poll(&[(self.as_fd(), Interest::READ)], Some(patience))?;
+        Ok(happened.iter().any(|happened| !happened.is_empty()))
     }
 
     /// Reaps this child if it has ended, `None` if it has not.

@@ -323,7 +323,7 @@ fn abandon(shim: &mut Shim, key: u64, is_clean: bool, child: Option<PidFd>) {
     let order = Order::own(LAST_CALL + SWEEP + Duration::from_secs(1), Job::Abandon(key));
     let child = child.map(OwnedFd::from).into_iter().collect();
     let begun = shim.begin_stage(order, child, move |child, stage| {
-        let seen_off = see_off(&child);
+        let seen_off = see_off(child);
         if is_its_own {
             stage.cgroups.kill_all(&cgroup, SWEEP)?;
             stage.cgroups.delete(&cgroup)?;

@@ -13,10 +13,9 @@ use crate::task::{Job, Step};
 use oci_runtime::plan::ContainerWide;
 use oci_runtime::{ExecInputs, Parent, ProcessPlan, StdioFds, Target};
 use shim_protocol::{Answer, ErrorKind, Exec, Failure, Process};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 use sys::Errno;
-use sys::poll::{Interest, poll};
 use sys::process::{Pid, PidFd};
 use sys::signal::Signal;
 
@@ -101,8 +100,8 @@ fn run(exec: &Exec, target: &Target, container: &ContainerWide, fds: Vec<OwnedFd
 /// its first one begins to exit, which takes until the others have died: hence a moment's patience.
 fn has_ended(target: &Target) -> bool {
     let first = sys::process::Process { pid: Pid::from_raw(target.pid), start_time: target.start_time };
-    let ended = first.open().and_then(|pidfd| poll(&[(pidfd.as_fd(), Interest::READ)], Some(ENDING)));
-    ended.map_or_else(|error| error.is(Errno::ESRCH), |happened| happened.iter().any(|happened| !happened.is_empty()))
+    let ended = first.open().and_then(|pidfd| pidfd.ends_within(ENDING));
+    ended.unwrap_or_else(|error| error.is(Errno::ESRCH))
 }
 
 /// The stage child has made the process, or not.

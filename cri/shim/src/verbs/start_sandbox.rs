@@ -135,7 +135,7 @@ fn undo(shim: &mut Shim, ended: &mut Ended) {
     let order = Order::own(LAST_CALL + SWEEP + Duration::from_secs(1), Job::Undo);
     let child = ended.child.take().map(OwnedFd::from).into_iter().collect();
     let begun = shim.begin_stage(order, child, move |child, stage| {
-        let seen_off = see_off(&child);
+        let seen_off = see_off(child);
         // It ends with its stage child, which held the other end of its pipe, as soon as it gets to that. Others in there would
         // be a stranger's.
         let until = Instant::now() + SWEEP;
@@ -143,6 +143,8 @@ fn undo(shim: &mut Shim, ended: &mut Ended) {
             if Instant::now() >= until {
                 return Err(failure);
             }
+            // A failure may come at once.
+            let _ = sys::poll::poll(&[], Some(Duration::from_millis(50)));
         }
         seen_off.map(|()| (Outcome::Done, Vec::new()))
     });
