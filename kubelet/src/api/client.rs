@@ -4,11 +4,12 @@
 //! memory: services, our node, the Secrets and ConfigMaps of our pods. Node status and lease go over a connection of their
 //! own, so that nothing else can delay them.
 
+use super::forbidden::until_allowed;
 use super::kept::Kept;
 use super::list_watch::{Seen, Selected, watch};
 use super::transport::{self, Throttle};
 use super::{Api, ApiError, PodChange, Reference, ReferenceKind, Result, references};
-use crate::config::Config;
+use crate::config::{ApiLimits, Config};
 use crate::metrics::Metrics;
 use crate::pod::{Pod, PodUid};
 use futures_util::StreamExt;
@@ -97,13 +98,18 @@ impl Cluster {
         if let Some(at) = transport::certificate_expires(&kubeconfig) {
             metrics.client_certificate_expires(at);
         }
+        Ok(Arc::new(Cluster::over(&config.node_name, &config.api, client, make()?)))
+    }
+
+    /// Speaks through these two connections.
+    fn over(node_name: &str, limits: &ApiLimits, client: kube::Client, heartbeat: kube::Client) -> Cluster {
         let changes = broadcast::channel(CHANGES).0;
-        Ok(Arc::new(Cluster {
-            node_name: config.node_name.clone(),
-            heartbeat: make()?,
-            calls: Throttle::new(config.api.qps, config.api.burst),
-            reviews: Throttle::new(config.api.qps, config.api.burst),
-            events: Throttle::new(config.api.event_qps, config.api.event_burst),
+        Cluster {
+            node_name: node_name.to_owned(),
+            heartbeat,
+            calls: Throttle::new(limits.qps, limits.burst),
+            reviews: Throttle::new(limits.qps, limits.burst),
+            events: Throttle::new(limits.event_qps, limits.event_burst),
             secrets: Kept::new(client.clone(), changes.clone()),
             config_maps: Kept::new(client.clone(), changes.clone()),
             referred: Mutex::default(),
@@ -111,7 +117,7 @@ impl Cluster {
             services: watch_services(client.clone()),
             node: Mutex::default(),
             client,
-        }))
+        }
     }
 
     fn pods(&self, namespace: &str) -> kube::Api<PodObject> {
@@ -303,9 +309,10 @@ impl Api for Cluster {
         request: &'a TokenRequest,
     ) -> BoxFuture<'a, Result<TokenRequest>> {
         let accounts: kube::Api<ServiceAccount> = kube::Api::namespaced(self.client.clone(), namespace);
-        Box::pin(
-            self.call(async move { accounts.create_token_request(account, &PostParams::default(), request).await }),
-        )
+        Box::pin(async move {
+            let post = PostParams::default();
+            until_allowed(|| self.call(accounts.create_token_request(account, &post, request))).await
+        })
     }
 
     fn pod<'a>(&'a self, namespace: &'a str, name: &'a str) -> BoxFuture<'a, Result<PodObject>> {
@@ -453,3 +460,6 @@ impl Api for Cluster {
         self.changes.subscribe()
     }
 }
+
+#[cfg(test)]
+mod tests;

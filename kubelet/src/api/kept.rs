@@ -4,6 +4,7 @@
 //! objects the pods of a node refer to.
 
 use super::client::map_error;
+use super::forbidden::until_allowed;
 use super::list_watch::{Seen, Selected, watch};
 use super::{ApiError, Reference, ReferenceKind, Result};
 use futures_util::StreamExt;
@@ -145,9 +146,9 @@ impl<K: Referred> Kept<K> {
 
     async fn ask(&self, namespace: &str, name: &str) -> Result<Arc<K>> {
         let api: kube::Api<K> = kube::Api::namespaced(self.client.clone(), namespace);
-        match tokio::time::timeout(PATIENCE, api.get(name)).await {
-            Ok(Ok(object)) => Ok(Arc::new(trimmed(object))),
-            Ok(Err(error)) => Err(map_error(&error)),
+        let get = || async { api.get(name).await.map_err(|error| map_error(&error)) };
+        match tokio::time::timeout(PATIENCE, until_allowed(get)).await {
+            Ok(answer) => Ok(Arc::new(trimmed(answer?))),
             Err(_) => {
                 Err(ApiError::Unavailable(format!("get {} {namespace}/{name}: no answer in {PATIENCE:?}", K::PLURAL)))
             }

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod events;
+mod forbidden;
 mod kept;
 mod list_watch;
 pub(crate) mod references;
@@ -30,7 +31,7 @@ pub enum ApiError {
     /// Somebody else changed it meanwhile, or a UID precondition failed (409 Conflict).
     #[error("{0}")]
     Conflict(String),
-    /// Refused for good: 401, 403, 422 and other 4xx.
+    /// Refused for good: 401, 403 (for a pod's tokens, Secrets and ConfigMaps: after some tries), 422 and other 4xx.
     #[error("{message}")]
     Refused {
         /// The HTTP status.
