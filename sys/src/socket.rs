@@ -342,6 +342,8 @@ mod tests {
             send(&client, b"x", &[]).unwrap();
             assert_eq!(recv(&server, &mut [0; 8]).unwrap().0, 1);
             assert!(listen(&path).unwrap_err().is(Errno::EADDRINUSE));
+            // More than a drop, which another test's child that has not executed its program yet would outlast.
+            socket::shutdown(listener.as_raw_fd(), socket::Shutdown::Both).unwrap();
             drop(listener);
             assert!(connect(&path).unwrap_err().is(Errno::ECONNREFUSED));
         }
