@@ -12,7 +12,8 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tonic::Code;
 
 type Running<K, R> = Arc<Mutex<HashMap<K, Arc<Creation<R>>>>>;
