@@ -16,9 +16,11 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// How often files are looked at, if anybody connects at all.
@@ -39,7 +41,7 @@ struct FromFiles<T> {
 #[derive(Debug)]
 struct Held<T> {
     value: Arc<T>,
-    stamp: Vec<Option<SystemTime>>,
+    stamp: Vec<Option<Print>>,
     looked: Instant,
 }
 
@@ -87,8 +89,13 @@ impl<T> FromFiles<T> {
     }
 }
 
-fn stamp(files: &[PathBuf]) -> Vec<Option<SystemTime>> {
-    files.iter().map(|file| std::fs::metadata(file).and_then(|data| data.modified()).ok()).collect()
+/// Tells versions of a file apart without reading it. Its mtime would not: some installers set it to the same time in all that
+/// they put there, and the kernel's own clock has ticks of milliseconds.
+type Print = (u64, u64, i64, i64, u64);
+
+fn stamp(files: &[PathBuf]) -> Vec<Option<Print>> {
+    let print = |meta: Metadata| (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec(), meta.len());
+    files.iter().map(|file| std::fs::metadata(file).map(print).ok()).collect()
 }
 
 /// The CA of client certificates.
@@ -280,26 +287,27 @@ fn provider(suites: &[String]) -> CryptoProvider {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::SystemTime;
     use sys::fs::{Durability, atomic_write};
 
     fn text(files: &[PathBuf]) -> Result<String> {
         Ok(std::fs::read_to_string(&files[0]).unwrap())
     }
 
-    fn write(path: &Path, text: &str, at: u64) {
+    /// Each version has the same mtime.
+    fn write(path: &Path, text: &str) {
         atomic_write(path, text.as_bytes(), Durability::Rename, 0o600).unwrap();
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(at);
-        std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        std::fs::File::options().write(true).open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_file_that_changes_while_it_is_read_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("f");
-        write(&file, "old", 1);
+        write(&file, "old");
         let loaded = FromFiles::load(vec![file.clone()], |files| {
             let read = text(files);
-            write(&file, "new", 2);
+            write(&file, "new");
             read
         });
         let files = loaded.unwrap();
@@ -313,9 +321,9 @@ mod tests {
     async fn the_value_can_be_had_while_files_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("f");
-        write(&file, "old", 1);
+        write(&file, "old");
         let files = FromFiles::load(vec![file.clone()], text).unwrap();
-        write(&file, "new", 2);
+        write(&file, "new");
         tokio::time::advance(LOOK).await;
         files.refresh(|changed| {
             assert!(files.held.try_lock().is_ok());
