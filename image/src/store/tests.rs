@@ -144,11 +144,13 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 
 async fn until(condition: impl Fn() -> bool) {
     let wait = async {
+        // A look now and then: what is waited for needs the processor.
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
         while !condition() {
-            tokio::task::yield_now().await;
+            looks.tick().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), wait).await.expect("the condition within ten seconds");
+    tokio::time::timeout(Duration::from_mins(1), wait).await.expect("the condition within a minute");
 }
 
 fn snapshots(root: &Path) -> usize {

@@ -3,16 +3,18 @@
 use super::http::{Client, connect, connect_from};
 use super::{ALLOWED, Served};
 use std::io::ErrorKind;
+use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// Waits for at most ten seconds.
+/// Waits for at most a minute.
 async fn until(what: &str, condition: impl Fn() -> bool) {
     let wait = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
         while !condition() {
-            tokio::task::yield_now().await;
+            looks.tick().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), wait).await.expect(what);
+    tokio::time::timeout(Duration::from_mins(1), wait).await.expect(what);
 }
 
 /// Resident memory of this process, in bytes.
@@ -80,7 +82,7 @@ async fn silent_connections_do_not_lock_out_others() {
     connect_from([127, 0, 0, 2], served.address).await.expect("a place for somebody else");
     // and this one is again when they are gone.
     drop(silent);
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while connect(served.address, None, b"http/1.1").await.is_err() {
         assert!(tokio::time::Instant::now() < deadline, "the server accepts nobody");
         tokio::task::yield_now().await;
@@ -99,7 +101,7 @@ async fn a_hanging_runtime_hangs_nobody_who_does_not_ask_it() {
     }
     let mut client = served.client(Some(ALLOWED)).await;
     for path in ["/pods", "/metrics", "/healthz", "/containerLogs/ns/web/c"] {
-        let answer = tokio::time::timeout(std::time::Duration::from_secs(5), client.send("GET", path)).await;
+        let answer = tokio::time::timeout(Duration::from_secs(5), client.send("GET", path)).await;
         assert_eq!(answer.expect("an answer in time").status, 200, "{path}");
     }
     until("it is asked", || served.runtime.state().stats_asked > 0).await;
@@ -115,7 +117,7 @@ async fn the_end_of_the_server_ends_its_streams_and_removes_its_socket() {
     let mut client = Client::tls_two(served.address).await.with_token(Some(ALLOWED));
     let following = client.open("GET", "/containerLogs/ns/web/c?follow=true").await;
     end.send(()).unwrap();
-    tokio::time::timeout(std::time::Duration::from_secs(10), &mut served.serving).await.expect("an end").unwrap();
+    tokio::time::timeout(Duration::from_secs(10), &mut served.serving).await.expect("an end").unwrap();
     assert!(!served.folder.path().join("kubelet.sock").exists());
     drop(following);
 }
