@@ -4,6 +4,12 @@ use serde_json::{Value, json};
 
 use super::*;
 
+/// How long the processor has worked for this thread. A bound on work is measured so: in the time of the wall the thread
+/// stands still for as long as others run.
+pub(super) fn worked() -> std::time::Duration {
+    nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID.now().expect("a clock of every thread").into()
+}
+
 fn config() -> Value {
     json!({
         "ociVersion": "1.2.0",
