@@ -43,15 +43,16 @@ pub fn eventually<O: Outcome>(what: &str, deadline: Duration, condition: impl Fn
 
 /// As [`eventually`], but returns the condition's last answer when the deadline (times [`slow`]) has passed.
 pub(crate) fn within<O: Outcome>(deadline: Duration, mut condition: impl FnMut() -> O) -> Result<O::Value, String> {
-    let start = Instant::now();
-    let deadline = deadline * slow();
+    let end = Instant::now() + deadline * slow();
     let mut pause = Duration::from_millis(1);
     loop {
+        // What a look says that began before the deadline may be out of date when it has ended.
+        let is_last = Instant::now() >= end;
         let reason = match condition().met() {
             Ok(value) => return Ok(value),
             Err(reason) => reason,
         };
-        if start.elapsed() >= deadline {
+        if is_last {
             return Err(reason);
         }
         #[expect(clippy::disallowed_methods, reason = "the one pause between two looks at a condition")]
@@ -84,6 +85,18 @@ mod tests {
             (looks == 3).then_some(looks)
         });
         assert_eq!(value, 3);
+    }
+
+    #[test]
+    fn a_look_that_takes_longer_than_the_deadline_is_not_the_last() {
+        let mut looks = 0;
+        let instant = Duration::from_millis(1);
+        eventually("the second look", instant, || {
+            looks += 1;
+            let begun = Instant::now();
+            while looks == 1 && begun.elapsed() < instant * 2 * slow() {}
+            looks == 2
+        });
     }
 
     #[test]
