@@ -40,7 +40,7 @@ impl Snapshot {
     /// With the lines that differ.
     #[track_caller]
     pub fn assert_restored(before: &Snapshot, now: impl Fn() -> Snapshot) {
-        let same = within(Duration::from_secs(5), || {
+        let same = within(Duration::from_secs(20), || {
             let now = now();
             let (more, less) = (now.beyond(before), before.beyond(&now));
             if more.is_empty() && less.is_empty() { Ok(()) } else { Err(format!("+ {more:#?}\n- {less:#?}")) }

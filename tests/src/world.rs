@@ -90,8 +90,10 @@ impl World {
     /// kubelet makes one for each pod. The World removes it at the end; what is below it by then is a leak.
     pub fn cgroup(&self, name: &str) -> String {
         let path = format!("/{}/{name}", self.name);
+        // Threads that share the World make the same parents.
+        let mut cgroups = locked(&self.cgroups);
         snapshot::hierarchies().iter().for_each(|hierarchy| snapshot::make_cgroup(hierarchy, &path));
-        locked(&self.cgroups).push(path.clone());
+        cgroups.push(path.clone());
         path
     }
 
@@ -146,7 +148,7 @@ impl World {
         let before = locked(&self.before).take().unwrap_or_default();
         let tolerated = locked(&self.tolerated).clone();
         let mut leaks = Vec::new();
-        within(Duration::from_secs(5), || {
+        within(Duration::from_secs(10), || {
             self.remove_own_cgroups();
             leaks = self.snapshot(&[]).beyond(&before);
             leaks.retain(|leak| !tolerated.iter().any(|prefix| leak.starts_with(prefix.as_str())));
