@@ -67,7 +67,7 @@ impl<'a> Bundle<'a> {
     pub(crate) fn start(&self) -> Running<'_> {
         let child = self.run_command().stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("start the runtime");
         let running = Running { bundle: self, child };
-        eventually("the container is ready", std::time::Duration::from_secs(10), || self.rootfs("ready").exists());
+        eventually("the container is ready", std::time::Duration::from_secs(30), || self.rootfs("ready").exists());
         running
     }
 
@@ -145,6 +145,10 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         output(self.bundle.runtime().args(["kill", &self.bundle.id, "KILL"]));
+        if std::thread::panicking() {
+            // A container that never came to run was not there to be killed; what is left of it the World removes.
+            let _already_gone = self.child.kill();
+        }
         let _reaped = self.child.wait();
     }
 }

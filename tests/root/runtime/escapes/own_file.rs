@@ -58,7 +58,8 @@ fn the_file_that_a_waiting_container_executes_is_on_a_read_only_mount() {
 #[test]
 fn a_neighbour_in_its_pid_namespace_cannot_look_into_a_container_that_waits() {
     let world = World::enter();
-    let neighbour = Bundle::new(&world, "touch /ready; sleep 100");
+    // Without a process that ends: it would be seen, and then have nothing to be looked into.
+    let neighbour = Bundle::new(&world, ": > /ready; sleep 100");
     let running = neighbour.start();
     let mut bundle = Bundle::new(&world, "true");
     let path = format!("/proc/{}/ns/pid", running.pid());

@@ -43,7 +43,7 @@ fn a_root_file_system_that_changes_while_its_container_starts_changes_nothing_el
     let counts = side_by_side(all, |world, tries| {
         let tmpfs = Tmpfs::mount(world.new_dir("bundle"));
         let mut bundle = Bundle::new_in(world, tmpfs.0.clone(), "echo alive");
-        std::fs::copy(bundle.rootfs("bin/busybox"), tmpfs.0.join("busybox")).unwrap();
+        tests::copy_program(bundle.rootfs("bin/busybox"), tmpfs.0.join("busybox"));
         let cgroup = format!("/{}/runtime", world.name());
         let plain = bundle.config.clone();
         let host = Host::new(world);
