@@ -34,8 +34,9 @@ fn main() {
         }
     };
     if let Ok(mut line) = File::options().write(true).open("/dev/ttyS1") {
-        // Nobody reads what can't be written; the host then sees a machine that ended without a word.
-        let _ = writeln!(line, "{END}exit {code}");
+        // At once, so that nothing that the job left running writes in between. Nobody reads what can't be written; the
+        // host then sees a machine that ended without a word.
+        let _ = line.write_all(format!("{END}exit {code}\n").as_bytes());
         let _ = nix::sys::termios::tcdrain(&line);
     }
     nix::unistd::sync();
