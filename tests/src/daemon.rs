@@ -132,7 +132,7 @@ impl<'w> CriDaemon<'w> {
         if let Some(mut process) = self.process.take() {
             let pid = Pid::from_raw(i32::try_from(process.id()).expect("a process id"));
             let _already_gone = kill(pid, Signal::SIGTERM);
-            eventually("orlop cri ends on SIGTERM", Duration::from_secs(20), || process.try_wait().ok().flatten());
+            eventually("orlop cri ends on SIGTERM", Duration::from_secs(40), || process.try_wait().ok().flatten());
         }
     }
 
