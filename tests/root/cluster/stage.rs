@@ -86,6 +86,12 @@ impl<'s, 'w> Stage<'s, 'w> {
         self.kubectl().ok(&self.words(arguments))
     }
 
+    /// What the pod's one container has logged so far, if that can be told now.
+    pub(super) fn logs(&self, pod: &str) -> Result<String, tests::Output> {
+        let done = self.run(&format!("logs {pod}"));
+        if done.code == 0 { Ok(done.stdout) } else { Err(done) }
+    }
+
     /// `kubectl` in the step's namespace, whatever it answers.
     pub(super) fn run(&self, arguments: &str) -> tests::Output {
         self.kubectl().run(&self.words(arguments))
@@ -136,6 +142,14 @@ impl<'s, 'w> Stage<'s, 'w> {
     #[track_caller]
     pub(super) fn wait_until_succeeded(&self, name: &str) -> Value {
         self.wait_for(name, "Succeeded", POD_DEADLINE, |pod| pod["status"]["phase"] == "Succeeded")
+    }
+
+    /// Waits until the pod's status says that its container `main` is not made yet. Events overtake a status.
+    #[track_caller]
+    pub(super) fn wait_until_creating(&self, name: &str) {
+        self.wait_for(name, "ContainerCreating", POD_DEADLINE, |pod| {
+            container(pod, "main")["state"]["waiting"]["reason"] == "ContainerCreating"
+        });
     }
 
     /// Waits until an object is gone.

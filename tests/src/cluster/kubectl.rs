@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::programs::cluster_program;
 use crate::world::MARK;
-use crate::{Output, output};
+use crate::{Output, output, slow};
 
 /// The client of one cluster, for any thread of the World. Copies start processes of their own.
 #[derive(Debug, Clone)]
@@ -16,6 +16,11 @@ pub struct Kubectl {
     kubeconfig: PathBuf,
     cache: PathBuf,
     world: String,
+}
+
+/// The option of a verb that waits: for a minute, times [`slow`].
+pub fn a_minute() -> String {
+    format!("--timeout={}s", 60 * slow())
 }
 
 impl Kubectl {

@@ -26,7 +26,7 @@ use crate::{World, eventually, write};
 
 pub use api::{Api, Watch};
 pub use certificates::Identity;
-pub use kubectl::Kubectl;
+pub use kubectl::{Kubectl, a_minute};
 pub use kubelet::{Implementation, Kubelet};
 pub use node::{Node, Runtime, Settings};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::kubelet::Start;
-use super::{ControlPlane, Implementation, Kubelet};
+use super::{ControlPlane, Implementation, Kubelet, a_minute};
 use crate::{Containerd, Cri, CriDaemon, Registry, World, eventually, images, mirror_host, output};
 
 /// The taint that keeps other tests' pods off a node that has [`Settings::reserved`].
@@ -194,8 +194,11 @@ impl<'w> Node<'w> {
     pub fn retire(self, cluster: &ControlPlane<'_>) {
         let of_node = format!("--field-selector=spec.nodeName={}", self.name());
         cluster.kubectl().ok(&["cordon", self.name()]);
-        cluster.kubectl().ok(&["delete", "pods", "-A", &of_node, "--grace-period=1", "--timeout=60s"]);
+        let delete = || cluster.kubectl().ok(&["delete", "pods", "-A", &of_node, "--grace-period=1", &a_minute()]);
+        delete();
         eventually("a node without pods keeps nothing of them", Duration::from_secs(30), || {
+            // Again: the scheduler may give it one more before it hears of the cordon.
+            delete();
             let remains = self.remains();
             if remains.is_empty() { Ok(()) } else { Err(remains.join(", ")) }
         });

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use crate::cluster::stage::{POD_DEADLINE, Stage, container, runs, script};
 
 pub(super) fn the_environment_holds_every_kind_of_variable(stage: &Stage<'_, '_>) {
+    // First: a pod is told of the services that its kubelet has heard of.
+    stage.ok("create service clusterip shop --tcp=80:8080");
     stage.ok("create configmap settings --from-literal=colour=blue --from-literal=not.a.c.identifier=kept");
     stage.ok("create secret generic keys --from-literal=token=s3cret");
-    stage.ok("create service clusterip shop --tcp=80:8080");
     let from_field = |path: &str| json!({ "fieldRef": { "fieldPath": path } });
     // Run without a shell, which would drop names that are not identifiers.
     let mut main = script("env");
@@ -184,17 +185,17 @@ pub(super) fn the_security_context_is_what_the_process_has(stage: &Stage<'_, '_>
     let message = container(&pod, "main")["state"]["waiting"]["message"].as_str().unwrap_or_default().to_owned();
     assert!(message.starts_with("container has runAsNonRoot and image will run as root"), "{message}");
 
-    let mut spec = runs("id -u; pgrep -f sleep | wc -l; exit 0");
-    spec["shareProcessNamespace"] = json!(true);
-    spec["securityContext"] = json!({ "runAsUser": 1000 });
-    let mut other = script("exec sleep 2");
+    let mounts = json!([{ "name": "data", "mountPath": "/data" }]);
+    // By its name alone: the shell's own command line holds whatever it looks for.
+    let mut main = script("until pgrep -x sleep > /dev/null; do usleep 50000; done; id -u; touch /data/seen");
+    let mut other = script("until test -e /data/seen; do sleep 1; done");
     other["name"] = json!("other");
-    let list = spec["containers"].as_array_mut().expect("containers");
-    list[0] = script("until pgrep -f 'sleep 2' > /dev/null; do usleep 50000; done; id -u");
-    list.push(other);
-    let name = "shared";
-    stage.create(name, &spec);
-    stage.wait_until_succeeded(name);
+    main["volumeMounts"] = mounts.clone();
+    other["volumeMounts"] = mounts;
+    let spec = json!({ "containers": [main, other], "volumes": [{ "name": "data", "emptyDir": {} }],
+        "shareProcessNamespace": true, "securityContext": { "runAsUser": 1000 } });
+    stage.create("shared", &spec);
+    stage.wait_until_succeeded("shared");
     assert_eq!(stage.ok("logs shared -c main"), "1000\n", "it sees its neighbour's process");
 }
 
@@ -231,8 +232,8 @@ pub(super) fn the_service_account_token_is_valid_and_bound_to_the_pod(stage: &St
     stage.create("account", &json!({ "containers": [main], "volumes": volumes }));
     let pod = stage.wait_until_ready("account");
     let printed = tests::eventually("five lines", POD_DEADLINE, || {
-        let printed = stage.ok("logs account");
-        (printed.lines().count() == 4).then_some(printed)
+        let printed = stage.logs("account").ok()?;
+        (printed.lines().count() == 4 && printed.ends_with('\n')).then_some(printed)
     });
     let lines: Vec<&str> = printed.lines().collect();
     assert_eq!((lines[1], lines[2]), (stage.namespace.as_str(), "-----BEGIN CERTIFICATE-----"));

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tests::cluster::a_minute;
 use tests::{eventually, images, write};
 
 use crate::cluster::stage::{POD_DEADLINE, Stage, condition, container, runs, script};
@@ -20,7 +21,9 @@ pub(super) fn init_containers_and_a_sidecar_come_in_order(stage: &Stage<'_, '_>)
         "trap 'echo sidecar ends >> /shared/order; exit 0' TERM; echo sidecar >> /shared/order; sleep 1; touch /shared/up; while :; do usleep 100000; done",
     );
     sidecar["restartPolicy"] = json!("Always");
-    sidecar["startupProbe"] = json!({ "exec": { "command": ["test", "-e", "/shared/up"] }, "periodSeconds": 1 });
+    // With patience: a sidecar that is slow to start must not be started anew.
+    sidecar["startupProbe"] = json!({ "exec": { "command": ["test", "-e", "/shared/up"] }, "periodSeconds": 1,
+        "timeoutSeconds": 10, "failureThreshold": 60 });
     let spec = json!({
         "volumes": [{ "name": "shared", "emptyDir": {} }],
         "initContainers": [
@@ -68,23 +71,23 @@ pub(super) fn a_deleted_pod_gets_its_grace_period_and_a_forced_one_none(stage: &
     stage.create("forced", &with_grace(STUBBORN, 600));
     for pod in ["polite", "stubborn", "forced"] {
         stage.wait_until_ready(pod);
-        eventually("it has set its trap", POD_DEADLINE, || stage.ok(&format!("logs {pod}")).contains("up"));
+        eventually("it has set its trap", POD_DEADLINE, || stage.logs(pod).is_ok_and(|log| log.contains("up")));
     }
     let start = Instant::now();
-    stage.ok("delete pod polite --timeout=60s");
+    stage.ok(&format!("delete pod polite {}", a_minute()));
     let took = start.elapsed();
     assert!(took < Duration::from_secs(20) * tests::slow(), "it had ended by itself long before: {took:?}");
 
     let start = Instant::now();
-    stage.ok("delete pod stubborn --timeout=60s");
+    stage.ok(&format!("delete pod stubborn {}", a_minute()));
     let took = start.elapsed();
     assert!(took >= Duration::from_secs(3), "killed before its grace period was over: {took:?}");
     assert!(took < Duration::from_secs(25) * tests::slow(), "killed long after its grace period: {took:?}");
 
     let uid = stage.pod("forced").expect("the pod")["metadata"]["uid"].as_str().expect("a uid").to_owned();
     let start = Instant::now();
-    stage.ok("delete pod forced --grace-period=0 --force --timeout=60s");
-    assert!(start.elapsed() < Duration::from_secs(10) * tests::slow());
+    stage.ok(&format!("delete pod forced --grace-period=0 --force {}", a_minute()));
+    assert!(start.elapsed() < Duration::from_secs(30) * tests::slow(), "a forced deletion waits for nobody");
     eventually("the node has ended it too", Duration::from_secs(45), || {
         let running = stage.node.runtime().client().list_pods().map_err(|status| status.to_string())?;
         let left = running.iter().any(|pod| {
@@ -120,16 +123,20 @@ pub(super) fn a_static_pod_has_a_mirror_that_cannot_be_deleted(stage: &Stage<'_,
     let id = container(&mirror, "main")["containerID"].clone();
 
     // Its mirror comes back, and the containers do not notice.
-    stage.ok(&format!("delete pod {name} --timeout=60s"));
+    stage.ok(&format!("delete pod {name} {}", a_minute()));
     let again = stage.wait_until_ready(&name);
     assert_ne!(again["metadata"]["uid"], mirror["metadata"]["uid"]);
     assert_eq!(container(&again, "main")["containerID"], id);
-    eventually("it has spoken, once", POD_DEADLINE, || stage.ok(&format!("logs {name}")) == "one\n");
+    eventually("it has spoken, once", POD_DEADLINE, || stage.logs(&name).is_ok_and(|log| log == "one\n"));
 
     write(&file, manifest("echo two"));
     eventually("the changed file is a new pod", POD_DEADLINE, || {
-        let log = stage.run(&format!("logs {name}"));
-        if log.stdout == "two\n" { Ok(()) } else { Err(log) }
+        let log = stage.logs(&name);
+        if log.as_ref().is_ok_and(|log| log == "two\n") { Ok(()) } else { Err(log) }
+    });
+    // With a mirror of its own: the end of the old one is not what comes next.
+    stage.wait_for(&name, "mirrored anew", POD_DEADLINE, |pod| {
+        pod["metadata"]["annotations"]["kubernetes.io/config.hash"] != annotations["kubernetes.io/config.hash"]
     });
     std::fs::remove_file(&file).expect("remove the manifest");
     stage.wait_until_gone(&name, POD_DEADLINE);

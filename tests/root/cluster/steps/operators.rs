@@ -13,14 +13,17 @@ pub(super) fn logs_are_cut_followed_and_kept_across_a_restart(stage: &Stage<'_, 
     // It ends when it is told to, however long the questions before take.
     let gate = stage.world.new_dir("gate");
     let mut spec = runs(
-        "for i in 1 2 3 4 5; do echo line $i; done; usleep 300000; echo oops >&2; \
-         until rm /gate/open 2>/dev/null; do usleep 100000; done; echo late; exit 1",
+        "for i in 1 2 3 4 5; do echo line $i; done; until rm /gate/oops; do usleep 100000; done 2>/dev/null; echo oops >&2; \
+         until rm /gate/open; do usleep 100000; done 2>/dev/null; echo late; exit 1",
     );
     spec["containers"][0]["volumeMounts"] = json!([{ "name": "gate", "mountPath": "/gate" }]);
     spec["volumes"] = json!([{ "name": "gate", "hostPath": { "path": gate, "type": "Directory" } }]);
     spec["restartPolicy"] = json!("OnFailure");
     stage.create("talker", &spec);
-    eventually("it has spoken", POD_DEADLINE, || stage.run("logs talker").stdout.contains("oops"));
+    // Two streams are two pipes: nobody knows which was written first, unless one was read before.
+    eventually("it has spoken", POD_DEADLINE, || stage.run("logs talker").stdout.contains("line 5\n"));
+    write(&gate.join("oops"), "");
+    eventually("it has complained", POD_DEADLINE, || stage.run("logs talker").stdout.contains("oops\n"));
     assert_eq!(stage.ok("logs talker --tail=2"), "line 5\noops\n");
     assert_eq!(stage.ok("logs talker --limit-bytes=6"), "line 1");
     assert_eq!(stage.ok("logs talker --since=1h").lines().next(), Some("line 1"));
@@ -59,7 +62,7 @@ pub(super) fn exec_attach_and_port_forward_answer(stage: &Stage<'_, '_>) {
         let refused = stage.kubectl().run(
             &[
                 &["--namespace", &stage.namespace][..],
-                &["--request-timeout=20s"],
+                &[&format!("--request-timeout={}s", 20 * tests::slow())],
                 &command.split(' ').collect::<Vec<_>>(),
             ]
             .concat(),

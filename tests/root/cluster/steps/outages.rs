@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::cluster::{ControlPlane, Node, Runtime, Settings};
+use tests::cluster::{ControlPlane, Node, Runtime, Settings, a_minute};
 use tests::eventually;
 
 use crate::cluster::stage::{POD_DEADLINE, Stage, condition, is_ready, lives};
@@ -122,8 +122,9 @@ pub(super) fn a_killed_kubelet_touches_nothing_when_it_is_back(stage: &Stage<'_,
 
 /// `kubectl drain` empties the node, `kubectl uncordon` lets the pods come back.
 fn drain(stage: &Stage<'_, '_>, node: &Node<'_>) {
-    stage.kubectl().ok(&["drain", node.name(), "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=60s"]);
     let pods = eventually("all wait for a node", POD_DEADLINE, || {
+        // Again: the scheduler may give it one more before it hears that it should not.
+        stage.kubectl().ok(&["drain", node.name(), "--ignore-daemonsets", "--delete-emptydir-data", &a_minute()]);
         let pods = stage.pods("app=steady")?;
         let pending = pods.iter().all(|pod| pod["spec"]["nodeName"].is_null()) && pods.len() == 4;
         if pending { Ok(pods) } else { Err(format!("{} pods", pods.len())) }

@@ -25,16 +25,18 @@ pub(super) fn changed_config_maps_and_secrets_arrive_in_the_volume(stage: &Stage
     ]);
     stage.create("reader", &json!({ "containers": [main], "volumes": volumes }));
     stage.wait_until_ready("reader");
-    eventually("the first content is read", POD_DEADLINE, || stage.ok("logs reader") == "old old gone value old\n");
+    eventually("the first content is read", POD_DEADLINE, || {
+        stage.logs("reader").is_ok_and(|log| log == "old old gone value old\n")
+    });
     let data = |group: &str| format!("/api/v1/namespaces/{}/{group}", stage.namespace);
     let changed = json!({ "data": { "value": "new", "gone": null, "more": "here" } });
     stage.api().merge(&data("configmaps/settings"), &changed).expect("a changed ConfigMap");
     stage.api().merge(&data("secrets/keys"), &json!({ "stringData": { "value": "new" } })).expect("a changed Secret");
     // A kubelet looks at a pod again within a minute and a half.
     eventually("the new content arrives", Duration::from_secs(110), || {
-        let log = stage.ok("logs reader");
+        let log = stage.logs("reader");
         // What a subPath shows is pinned to the file that was there at the start.
-        if log.ends_with("new new more value old\n") { Ok(()) } else { Err(log) }
+        if log.as_ref().is_ok_and(|log| log.ends_with("new new more value old\n")) { Ok(()) } else { Err(log) }
     });
 }
 
@@ -90,8 +92,7 @@ pub(super) fn every_kind_of_volume_holds_what_it_should(stage: &Stage<'_, '_>) {
         "FailedMount",
         "MountVolume.SetUp failed for volume \"host\" : hostPath type check failed: ",
     );
-    let pod = stage.pod("no-directory").expect("the pod");
-    assert_eq!(container(&pod, "main")["state"]["waiting"]["reason"], json!("ContainerCreating"));
+    stage.wait_until_creating("no-directory");
 }
 
 pub(super) fn a_sub_path_shows_only_its_part(stage: &Stage<'_, '_>) {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tests::cluster::a_minute;
 use tests::eventually;
 
 use crate::cluster::stage::{POD_DEADLINE, Stage, condition, container, http, is_ready};
@@ -36,7 +37,7 @@ spec:
 
 pub(super) fn a_deployment_is_scaled_and_rolled(stage: &Stage<'_, '_>) {
     stage.apply(WEB);
-    stage.ok("rollout status deployment/web --timeout=60s");
+    stage.ok(&format!("rollout status deployment/web {}", a_minute()));
     let first = served_pods(stage, 3);
 
     stage.ok("scale deployment/web --replicas=5");
@@ -46,7 +47,7 @@ pub(super) fn a_deployment_is_scaled_and_rolled(stage: &Stage<'_, '_>) {
     served_pods(stage, 2);
 
     stage.ok("set env deployment/web ROLLED=yes");
-    stage.ok("rollout status deployment/web --timeout=60s");
+    stage.ok(&format!("rollout status deployment/web {}", a_minute()));
     let rolled = served_pods(stage, 2);
     assert!(rolled.is_disjoint(&more), "{rolled:?} has a pod of {more:?}");
 }
@@ -157,7 +158,7 @@ spec:
         readinessProbe: {tcpSocket: {port: 8081}, periodSeconds: 1}
 ",
     );
-    stage.ok("rollout status daemonset/agent --timeout=60s");
+    stage.ok(&format!("rollout status daemonset/agent {}", a_minute()));
     let pods = stage.pods("app=agent").expect("the agent's pods");
     assert_eq!(pods.len(), 1, "one node takes it");
     let ip = stage.node.kubelet().ip().to_string();
@@ -167,7 +168,7 @@ spec:
     assert_eq!(pods[0]["spec"]["containers"][0]["ports"][0]["hostPort"], json!(8081));
     let answer = http(&format!("{ip}:8081"), "/healthz");
     assert!(answer.is_ok(), "{answer:?}");
-    stage.ok("delete daemonset/agent --timeout=60s");
+    stage.ok(&format!("delete daemonset/agent {}", a_minute()));
     eventually("its pod is gone", POD_DEADLINE, || stage.pods("app=agent").is_ok_and(|pods| pods.is_empty()));
     assert!(http(&format!("{ip}:8081"), "/healthz").is_err(), "nothing serves any more");
 }
