@@ -13,15 +13,14 @@ use std::time::Duration;
 
 use proto::{ContainerState, PodSandboxConfig};
 use sys::mount::{Fs, MountFlags};
-use tests::{Cri, CriDaemon, Registry, World, eventually, images, output, pods, slow, write, write_program};
+use tests::{Cri, CriDaemon, Registry, World, eventually, images, output, pods, write, write_program};
 use tonic::{Code, Request, Status};
 
 const IMAGE: &str = "registry.example/base:1";
 
-/// How long an impatient client waits; on a slow machine the answer takes longer to reach it.
-fn impatient() -> Duration {
-    Duration::from_millis(1500) * slow()
-}
+/// How long an impatient client waits. The daemon answers a tenth of it earlier, and a second at most: if it stood still for
+/// longer, the client would speak for itself.
+const IMPATIENT: Duration = Duration::from_secs(10);
 
 fn conflist(daemon: &CriDaemon<'_>) -> PathBuf {
     daemon.dir().join("cni-conf/10-bridge.conflist")
@@ -137,16 +136,16 @@ fn a_deadline_of_any_request_names_the_stage_that_it_spent_itself_in() {
 
     let frozen = Frozen::stop(shim);
     let mut start = Request::new(proto::StartContainerRequest { container_id: waiting });
-    start.set_timeout(impatient());
+    start.set_timeout(IMPATIENT);
     let refusal = client.runtime(async |mut client| client.start_container(start).await).expect_err("no answer");
     assert_tells_stages(&refusal, "start in the shim");
     let (cmd, container_id) = (vec!["true".to_owned()], running.clone());
     let mut exec = Request::new(proto::ExecSyncRequest { container_id, cmd, timeout: 0 });
-    exec.set_timeout(impatient());
+    exec.set_timeout(IMPATIENT);
     let refusal = client.runtime(async |mut client| client.exec_sync(exec).await).expect_err("no answer");
     assert_tells_stages(&refusal, "exec in the shim");
     let mut stop = Request::new(proto::StopPodSandboxRequest { pod_sandbox_id: pod.clone() });
-    stop.set_timeout(impatient());
+    stop.set_timeout(IMPATIENT);
     let refusal = client.runtime(async |mut client| client.stop_pod_sandbox(stop).await).expect_err("no answer");
     assert_tells_stages(&refusal, "");
     drop(frozen);
@@ -181,7 +180,7 @@ fn a_container_on_a_dead_volume_is_joined_by_its_retry_and_holds_its_name_no_lon
         answer.map(|answer| answer.container_id)
     };
     for _retry in 0..2 {
-        let refusal = create(Some(impatient())).expect_err("the volume hangs");
+        let refusal = create(Some(IMPATIENT)).expect_err("the volume hangs");
         assert_tells_stages(&refusal, "");
     }
     // Nothing else waits for it.
