@@ -44,6 +44,7 @@ pub mod runtime;
 pub mod server;
 pub mod sources;
 pub mod spec;
+mod stamp;
 pub mod stats;
 pub mod status;
 pub mod table;

@@ -8,6 +8,7 @@ use super::ServerError;
 use super::certificate;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::stamp::Stamp;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::pem::PemObject;
@@ -16,8 +17,6 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,7 +40,7 @@ struct FromFiles<T> {
 #[derive(Debug)]
 struct Held<T> {
     value: Arc<T>,
-    stamp: Vec<Option<Print>>,
+    stamps: Vec<Option<Stamp>>,
     looked: Instant,
 }
 
@@ -49,8 +48,8 @@ impl<T> FromFiles<T> {
     /// Makes the value for the first time.
     fn load(files: Vec<PathBuf>, make: impl FnOnce(&[PathBuf]) -> Result<T>) -> Result<FromFiles<T>> {
         // Before they are read: what changes meanwhile is found at the next look.
-        let stamp = stamp(&files);
-        let held = Held { value: Arc::new(make(&files)?), stamp, looked: Instant::now() };
+        let stamps = stamps(&files);
+        let held = Held { value: Arc::new(make(&files)?), stamps, looked: Instant::now() };
         Ok(FromFiles { files, held: Mutex::new(held) })
     }
 
@@ -70,15 +69,15 @@ impl<T> FromFiles<T> {
                 return;
             }
             held.looked = Instant::now();
-            held.stamp.clone()
+            held.stamps.clone()
         };
-        let stamp = stamp(&self.files);
-        if stamp == before {
+        let stamps = stamps(&self.files);
+        if stamps == before {
             return;
         }
         let made = make(&self.files);
         let mut held = self.held();
-        held.stamp = stamp;
+        held.stamps = stamps;
         match made {
             Ok(value) => held.value = Arc::new(value),
             Err(error) => {
@@ -89,13 +88,8 @@ impl<T> FromFiles<T> {
     }
 }
 
-/// Tells versions of a file apart without reading it. Its mtime would not: some installers set it to the same time in all that
-/// they put there, and the kernel's own clock has ticks of milliseconds.
-type Print = (u64, u64, i64, i64, u64);
-
-fn stamp(files: &[PathBuf]) -> Vec<Option<Print>> {
-    let print = |meta: Metadata| (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec(), meta.len());
-    files.iter().map(|file| std::fs::metadata(file).map(print).ok()).collect()
+fn stamps(files: &[PathBuf]) -> Vec<Option<Stamp>> {
+    files.iter().map(|file| std::fs::metadata(file).ok().map(|meta| Stamp::of(&meta))).collect()
 }
 
 /// The CA of client certificates.

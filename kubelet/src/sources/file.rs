@@ -7,14 +7,14 @@
 use super::manifest::{self, ManifestError, SEEN};
 use crate::clock::Clock;
 use crate::pod::Pod;
+use crate::stamp::Stamp;
 use jiff::Timestamp;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::Interest;
@@ -82,18 +82,11 @@ struct Folder {
 /// A file as it was read last.
 struct Known {
     /// `None` if it could not be read: it is tried again.
-    print: Option<Print>,
+    stamp: Option<Stamp>,
     /// The pod of its last good version.
     pod: Option<Pod>,
     /// What is wrong with the present one.
     problem: Option<String>,
-}
-
-/// Tells versions of a file apart without reading it. Unlike its mtime, nobody sets its ctime.
-type Print = (u64, u64, i64, i64, u64);
-
-fn print(meta: &Metadata) -> Print {
-    (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec(), meta.len())
 }
 
 impl Folder {
@@ -160,13 +153,13 @@ impl Folder {
 
     fn look(&mut self, path: PathBuf, now: Timestamp) {
         let found = match std::fs::metadata(&path) {
-            Ok(meta) if meta.is_file() => print(&meta),
+            Ok(meta) if meta.is_file() => Stamp::of(&meta),
             // It went away meanwhile: the next round will see.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return drop(self.files.remove(&path)),
             Ok(_) => return self.spoiled(path, "not a file"),
             Err(error) => return self.spoiled(path, error),
         };
-        if self.files.get(&path).is_some_and(|known| known.print == Some(found)) {
+        if self.files.get(&path).is_some_and(|known| known.stamp == Some(found)) {
             return;
         }
         let parsed = match open(&path) {
@@ -174,8 +167,8 @@ impl Folder {
             Err(error) if is_of_this_version(&error) => Err(ManifestError(format!("{}: {error}", path.display()))),
             Err(error) => return self.spoiled(path, error),
         };
-        let known = self.files.entry(path).or_insert(Known { print: None, pod: None, problem: None });
-        known.print = Some(found);
+        let known = self.files.entry(path).or_insert(Known { stamp: None, pod: None, problem: None });
+        known.stamp = Some(found);
         match parsed {
             Ok(pod) => {
                 known.problem = None;
@@ -195,8 +188,8 @@ impl Folder {
     /// It can't be read now.
     fn spoiled(&mut self, path: PathBuf, problem: impl Display) {
         let text = format!("{}: {problem}", path.display());
-        let known = self.files.entry(path).or_insert(Known { print: None, pod: None, problem: None });
-        known.print = None;
+        let known = self.files.entry(path).or_insert(Known { stamp: None, pod: None, problem: None });
+        known.stamp = None;
         say(&mut known.problem, text);
     }
 }

@@ -109,7 +109,7 @@ fn a_manifest_that_could_not_be_read_is_read_again() {
     std::os::unix::fs::symlink("/proc/self/mem", scene.folder.path.join("a.yaml")).unwrap();
     assert!(scene.pods().is_empty());
     assert!(scene.problems()[0].contains("Input/output error"), "{:?}", scene.problems());
-    assert!(scene.folder.files.values().all(|known| known.print.is_none()), "the next look skips it");
+    assert!(scene.folder.files.values().all(|known| known.stamp.is_none()), "the next look skips it");
 }
 
 #[test]
