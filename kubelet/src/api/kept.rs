@@ -146,13 +146,16 @@ impl<K: Referred> Kept<K> {
 
     async fn ask(&self, namespace: &str, name: &str) -> Result<Arc<K>> {
         let api: kube::Api<K> = kube::Api::namespaced(self.client.clone(), namespace);
-        let get = || async { api.get(name).await.map_err(|error| map_error(&error)) };
-        match tokio::time::timeout(PATIENCE, until_allowed(get)).await {
-            Ok(answer) => Ok(Arc::new(trimmed(answer?))),
-            Err(_) => {
-                Err(ApiError::Unavailable(format!("get {} {namespace}/{name}: no answer in {PATIENCE:?}", K::PLURAL)))
+        let get = || async {
+            match tokio::time::timeout(PATIENCE, api.get(name)).await {
+                Ok(answer) => answer.map_err(|error| map_error(&error)),
+                Err(_) => Err(ApiError::Unavailable(format!(
+                    "get {} {namespace}/{name}: no answer in {PATIENCE:?}",
+                    K::PLURAL
+                ))),
             }
-        }
+        };
+        Ok(Arc::new(trimmed(until_allowed(get).await?)))
     }
 
     fn start(&self, (namespace, name): (String, String)) -> Entry<K> {

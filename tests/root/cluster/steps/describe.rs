@@ -131,11 +131,15 @@ fn look(stage: &Stage<'_, '_>) -> Result<BTreeSet<String>, String> {
 }
 
 /// Whether a kubelet was refused what its pod may have, because the API server's own caches did not know yet where the pod
-/// runs: ours tries for 1.5 s before it says so, upstream's says so at once. What stays forbidden leaves a pod waiting.
+/// runs: ours tries for two seconds before it says so, upstream's says so at once. What stays forbidden leaves a pod waiting.
 fn is_of_a_server_behind(message: &str) -> bool {
-    ["node requested token bound to a pod scheduled on a different node", "no relationship found between node"]
-        .iter()
-        .any(|words| message.contains(words))
+    [
+        "node requested token bound to a pod scheduled on a different node",
+        "no relationship found between node",
+        "failed to fetch token: pods ",
+    ]
+    .iter()
+    .any(|words| message.contains(words))
 }
 
 /// Calls `leaf` with the path and value of each scalar. Elements of lists are called by their name or type, where they have one.
