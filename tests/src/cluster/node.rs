@@ -194,11 +194,13 @@ impl<'w> Node<'w> {
     pub fn retire(self, cluster: &ControlPlane<'_>) {
         let of_node = format!("--field-selector=spec.nodeName={}", self.name());
         cluster.kubectl().ok(&["cordon", self.name()]);
-        let delete = || cluster.kubectl().ok(&["delete", "pods", "-A", &of_node, "--grace-period=1", &a_minute()]);
-        delete();
-        eventually("a node without pods keeps nothing of them", Duration::from_secs(30), || {
+        eventually("a node without pods keeps nothing of them", Duration::from_secs(90), || {
             // Again: the scheduler may give it one more before it hears of the cordon.
-            delete();
+            let delete = ["delete", "pods", "-A", &of_node, "--grace-period=1", &a_minute()];
+            let told = cluster.kubectl().run(&delete);
+            if told.code != 0 {
+                return Err(told.stderr);
+            }
             let remains = self.remains();
             if remains.is_empty() { Ok(()) } else { Err(remains.join(", ")) }
         });

@@ -124,7 +124,11 @@ pub(super) fn a_killed_kubelet_touches_nothing_when_it_is_back(stage: &Stage<'_,
 fn drain(stage: &Stage<'_, '_>, node: &Node<'_>) {
     let pods = eventually("all wait for a node", POD_DEADLINE, || {
         // Again: the scheduler may give it one more before it hears that it should not.
-        stage.kubectl().ok(&["drain", node.name(), "--ignore-daemonsets", "--delete-emptydir-data", &a_minute()]);
+        let drain = ["drain", node.name(), "--ignore-daemonsets", "--delete-emptydir-data", &a_minute()];
+        let told = stage.kubectl().run(&drain);
+        if told.code != 0 {
+            return Err(told.stderr);
+        }
         let pods = stage.pods("app=steady")?;
         let pending = pods.iter().all(|pod| pod["spec"]["nodeName"].is_null()) && pods.len() == 4;
         if pending { Ok(pods) } else { Err(format!("{} pods", pods.len())) }
